@@ -1,0 +1,160 @@
+package layers
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// allowed says which of our packages each package of the core module may
+// import outside its tests, and so draws the architecture: arrows point down
+// only. Adding an edge is a design change: say why in the commit that adds it.
+// A package that is not listed fails the test.
+var allowed = map[string][]string{
+	// The contract of the site database and what implements it.
+	"site":          {},
+	"site/sitetest": {"site"},
+	"site/sqlsite":  {"site"}, // never package carillon: an application may bring its own
+
+	// The contract of a transport and what implements it. A transport knows
+	// frames and members, not events, and no other transport.
+	"provider":              {"site"},
+	"provider/providertest": {"provider", "site"},
+	"provider/membus":       {"provider", "site"},
+	"provider/udpbus":       {"provider", "site"},
+	"provider/tcpbus":       {"provider", "site"},
+
+	// The protocol.
+	"internal/wire":   {"site"},
+	"internal/seal":   {"internal/wire", "site"}, // seals the bytes that wire lays out
+	"internal/engine": {"internal/wire", "internal/seal", "site"},
+	"internal/sim":    {"internal/engine", "internal/wire", "internal/seal", "site"},
+	"internal/layers": {},
+
+	// What applications import.
+	".": {"internal/engine", "internal/wire", "internal/seal", "provider", "site"},
+	"carillontest": {
+		".", "provider", "provider/membus", "provider/providertest", "site",
+	},
+}
+
+// nested says the same for the modules beside the core. A module is listed by
+// its folder, or by the folder above it and a star. Whatever the table says,
+// none imports a package under internal.
+var nested = map[string][]string{
+	"site/sqlsite/drivers": {"site", "site/sqlsite"},
+	"provider/*":           {"provider", "site"},
+	"cache":                {"."},
+	"appsettings":          {".", "provider", "provider/udpbus", "provider/tcpbus", "provider/membus", "site", "site/sqlsite"},
+	"examples":             {"*"},
+	"cmd":                  {"*"},
+	"bench":                {"*"},
+	"tools":                {},
+}
+
+func TestImports_PointDownward(t *testing.T) {
+	repo := read(t)
+	for _, s := range repo.sources {
+		if s.isTest {
+			continue
+		}
+		may, ok := edges(s)
+		if !ok {
+			t.Errorf("%s: package %s has no place in the layer table", s.name, s.dir)
+			continue
+		}
+		for _, path := range s.imports() {
+			dir, ok := ours(path)
+			if !ok || inModule(repo, dir) == s.mod && s.mod != "." {
+				continue
+			}
+			if !slices.Contains(may, dir) && !slices.Contains(may, "*") {
+				t.Errorf("%s: %s may not import %s", s.name, s.dir, dir)
+			}
+		}
+	}
+}
+
+// Go's own rule for internal packages lets our nested modules in, because their
+// paths begin with the path of the core.
+func TestImports_NestedModulesStayOutOfInternal(t *testing.T) {
+	repo := read(t)
+	for _, s := range repo.sources {
+		if s.mod == "." {
+			continue
+		}
+		for _, path := range s.imports() {
+			if dir, ok := ours(path); ok && strings.HasPrefix(dir, "internal/") {
+				t.Errorf("%s: a nested module may not import %s", s.name, path)
+			}
+		}
+	}
+}
+
+// Whoever links the core inherits its dependencies, so it has none: not even
+// its tests have, because go.mod does not tell the two apart.
+func TestImports_CoreHasNoDependencies(t *testing.T) {
+	for _, s := range read(t).sources {
+		if s.mod != "." {
+			continue
+		}
+		for _, path := range s.imports() {
+			if _, ok := ours(path); ok {
+				continue
+			}
+			first, _, _ := strings.Cut(path, "/")
+			if strings.Contains(first, ".") && !strings.HasPrefix(path, "golang.org/x/") {
+				t.Errorf("%s imports %s; the core module links the standard library and golang.org/x only", s.name, path)
+			}
+		}
+	}
+}
+
+// Package testing registers flags and costs start-up time in every program
+// that links it, and the suites link it.
+func TestImports_TestHelpersStayOutOfPrograms(t *testing.T) {
+	for _, s := range read(t).sources {
+		if s.isTest || forTests(s.dir) {
+			continue
+		}
+		for _, path := range s.imports() {
+			if path == "testing" || strings.HasPrefix(path, "testing/") {
+				t.Errorf("%s links package %s into programs; only packages whose name ends in \"test\" may", s.name, path)
+			}
+			if dir, ok := ours(path); ok && forTests(dir) {
+				t.Errorf("%s links %s into programs; only tests and packages whose name ends in \"test\" may", s.name, dir)
+			}
+		}
+	}
+}
+
+// edges returns the row of the table that s falls under.
+func edges(s *source) (may []string, ok bool) {
+	if s.mod == "." {
+		may, ok = allowed[s.dir]
+		return may, ok
+	}
+	if may, ok = nested[s.mod]; ok {
+		return may, true
+	}
+	parent, _, _ := cutLast(s.mod, "/")
+	may, ok = nested[parent+"/*"]
+	return may, ok
+}
+
+// inModule returns the folder of the module that the package in dir belongs to.
+func inModule(repo *repository, dir string) string {
+	for ; dir != ""; dir, _, _ = cutLast(dir, "/") {
+		if slices.Contains(repo.modules, dir) {
+			return dir
+		}
+	}
+	return "."
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return "", s, false
+}

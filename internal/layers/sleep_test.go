@@ -1,0 +1,68 @@
+package layers
+
+import (
+	"go/ast"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// A test that sleeps is slow on a fast machine and fails on a slow one. Inside
+// a synctest bubble the clock is fake, and sleeping costs nothing.
+//
+// Lexically inside synctest.Test is a bubble. So is a helper whose doc comment
+// says that it runs in one, and the one helper named eventually may wait for
+// real sockets and processes.
+func TestTests_SleepInBubblesOnly(t *testing.T) {
+	repo := read(t)
+	for _, s := range repo.sources {
+		if !s.isTest && !forTests(s.dir) {
+			continue
+		}
+		timePkg, bubblePkg := importName(s.ast, "time"), importName(s.ast, "testing/synctest")
+		if timePkg == "" {
+			continue
+		}
+		for _, decl := range s.ast.Decls {
+			fn, ok := decl.(*ast.FuncDecl)
+			if ok && (fn.Name.Name == "eventually" || strings.Contains(fn.Doc.Text(), "bubble")) {
+				continue
+			}
+			ast.Inspect(decl, func(n ast.Node) bool {
+				if call, ok := n.(*ast.CallExpr); ok && selects(call.Fun, bubblePkg, "Test") {
+					return false
+				}
+				// Not only calls: a Sleep that is passed along sleeps as well.
+				if e, ok := n.(ast.Expr); ok && selects(e, timePkg, "Sleep") {
+					t.Errorf("%s: time.Sleep outside a synctest bubble; wait for the thing itself", repo.fset.Position(n.Pos()))
+				}
+				return true
+			})
+		}
+	}
+}
+
+// importName returns the name under which f knows the package of that path, or
+// "" when it does not import it.
+func importName(f *ast.File, path string) string {
+	for _, spec := range f.Imports {
+		if p, err := strconv.Unquote(spec.Path.Value); err != nil || p != path {
+			continue
+		}
+		if spec.Name != nil {
+			return spec.Name.Name
+		}
+		return path[strings.LastIndex(path, "/")+1:]
+	}
+	return ""
+}
+
+// selects reports whether e is pkg.name.
+func selects(e ast.Expr, pkg, name string) bool {
+	sel, ok := e.(*ast.SelectorExpr)
+	if !ok || pkg == "" || sel.Sel.Name != name {
+		return false
+	}
+	id, ok := sel.X.(*ast.Ident)
+	return ok && id.Name == pkg
+}
