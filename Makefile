@@ -1,0 +1,97 @@
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Every module that go.work names; tools/ lies outside it and has versions of
+# its own. Asked for only by the targets that use it.
+MODULES = $(shell go list -m -f '{{.Dir}}')
+TOOLS := GOWORK=off go -C tools
+
+BIN := $(CURDIR)/bin
+FUZZTIME ?= 10s
+BENCH ?= .
+RUN ?= .
+
+# Two packages at a time: the largest ones link several hundred megabytes with
+# the race detector, and CI has two cores.
+TESTFLAGS := -p=2 -timeout=10m -run='$(RUN)'
+
+ifeq ($(CI),true)
+  NOSKIP := -no-skip
+endif
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  RUN=regexp selects tests, BENCH=regexp benchmarks, FUZZTIME=duration is per fuzz target,"
+	@echo "  INSTALL=1 lets make test install the servers and the browser that tests need (Debian, root)."
+
+# vet is left to lint, where it sees everything and not only a few checks.
+.PHONY: test
+test: needs $(BIN)/testall ## all tests of all modules with the race detector
+	@$(TOOLS) test -vet=off ./...
+	@$(BIN)/testall $(NOSKIP) $(MODULES) -- -race -vet=off $(TESTFLAGS)
+
+.PHONY: test-quick
+test-quick: $(BIN)/testall ## the short tests, without the race detector
+	@$(BIN)/testall $(MODULES) -- -short -vet=off $(TESTFLAGS)
+
+.PHONY: needs
+needs:
+ifneq ($(filter true,$(CI))$(filter 1,$(INSTALL)),)
+	@scripts/needs install
+else
+	@scripts/needs report
+endif
+
+# The -race flag changes no finding. It makes both linters read the compiled
+# dependencies that make test needs anyway, instead of compiling all twice.
+.PHONY: lint
+lint: $(BIN)/staticcheck ## gofmt, go vet, staticcheck and go mod tidy, all modules
+	@echo "── gofmt"
+	@bad=$$(gofmt -l .); \
+	  if [ -n "$$bad" ]; then printf 'not formatted; run gofmt -w on:\n%s\n' "$$bad" >&2; exit 1; fi
+	@echo "── go vet"
+	@go vet -race $(MODULES:%=%/...)
+	@$(TOOLS) vet ./...
+	@echo "── staticcheck"
+	@GOFLAGS="$${GOFLAGS:-} -race" $(BIN)/staticcheck $(MODULES:%=%/...)
+	@cd tools && GOWORK=off $(BIN)/staticcheck ./...
+	@echo "── go mod tidy"
+	@for dir in $(MODULES) $(CURDIR)/tools; do \
+	  go -C "$$dir" mod tidy -diff || { echo "run go mod tidy in $$dir" >&2; exit 1; }; done
+
+.PHONY: fuzz
+fuzz: ## every fuzz target of all modules, FUZZTIME each
+	@scripts/fuzz $(FUZZTIME) $(MODULES)
+
+.PHONY: bench
+bench: ## every benchmark of all modules
+	@for dir in $(MODULES); do go -C "$$dir" test -run='^$$' -bench='$(BENCH)' -benchmem -p=1 ./...; done
+
+.PHONY: cover
+cover: ## statement coverage, a figure per package and a total per module; profiles in bin/
+	@mkdir -p $(BIN)
+	@i=0; for dir in $(MODULES); do i=$$((i+1)); \
+	  go -C "$$dir" test -vet=off -p=2 -coverpkg=./... -coverprofile=$(BIN)/cover-$$i.out ./...; \
+	  echo "── $$dir $$(go -C "$$dir" tool cover -func=$(BIN)/cover-$$i.out | tail -n 1)"; done
+
+.PHONY: build
+build: ## all packages of all modules, and the programs into bin/
+	@mkdir -p $(BIN)
+	@go build $(MODULES:%=%/...)
+	@for dir in $(MODULES); do if compgen -G "$$dir/carillon/main.go" >/dev/null; then \
+	  go -C "$$dir" build -o $(BIN)/ ./carillon; fi; done
+
+.PHONY: clean
+clean: ## removes bin/ and the results of go test that Go remembers
+	@rm -rf $(BIN)
+	@go clean -testcache
+
+$(BIN)/staticcheck: tools/go.mod tools/go.sum
+	@$(TOOLS) build -o $@ honnef.co/go/tools/cmd/staticcheck
+
+$(BIN)/testall: tools/go.mod $(wildcard tools/testall/*.go)
+	@$(TOOLS) build -buildvcs=false -o $@ ./testall
