@@ -149,7 +149,8 @@ type Database interface {
 	// EnsureSite brings the schema up to date and returns the site of this name,
 	// creating it with an ID and one active key when there is none. Any number of
 	// processes may call it at once, on an empty database too; all get the same
-	// answer. A schema newer than the implementation is [ErrSchema].
+	// answer. A schema newer than the implementation is [ErrSchema]. What a new site
+	// holds is [NewSite]; a name that [CheckName] refuses is an error.
 	EnsureSite(ctx context.Context, name string) (Site, error)
 
 	// Sites returns all sites, by name.
@@ -161,26 +162,31 @@ type Database interface {
 
 	// Join inserts m as an open row that lives for lease. When it returns nil the row is
 	// committed; when it returns an error the row may be or not be there, and the
-	// caller takes a new stream.
+	// caller takes a new stream. It returns an error, and inserts nothing, when
+	// [Member.Check] or [CheckLease] does, when the site does not exist, when the stream
+	// has a row in any state, and [ErrFull] when the site has too many open rows.
 	Join(ctx context.Context, m Member, lease time.Duration) error
 
 	// Snapshot reads, on the primary and in a transaction of its own, all open rows of the
-	// sites given, whatever their lease, and those sites. It must contain the
-	// row of self, else the answer came from a replica that lags: [ErrStale].
+	// sites given, whatever their lease, and those of the sites that exist. The read must
+	// see the row of self, of whichever site, else the answer came from a replica
+	// that lags: [ErrStale]. A row of self that is no longer open is [ErrGone].
 	Snapshot(ctx context.Context, self StreamID, sites []ID) (Snapshot, error)
 
 	// Changes reads the rows in any state, of all sites, that changed after since, and
 	// all sites if any site or key changed after it. Rows that were
 	// removed at the end of their day as tombstones are not reported. A row is
-	// reported late never, twice perhaps.
+	// reported late never, twice perhaps. Changes(0) reads everything. A database that
+	// has not yet come to since is [ErrStale].
 	Changes(ctx context.Context, since Revision) (Snapshot, error)
 
 	// Renew extends the lease of an open row and writes r into it. [ErrGone]
-	// means that the row is closed, reaped or removed.
+	// means that the row is closed, reaped or removed. Marks and generations never go back:
+	// a lower one leaves what the row has.
 	Renew(ctx context.Context, self StreamID, r Renewal) error
 
-	// Leave closes the row with its final mark. Leaving twice, or a row that was reaped, is
-	// no error.
+	// Leave closes the row with its final mark. Leaving twice, or a row that was reaped or
+	// removed, is no error and changes nothing.
 	Leave(ctx context.Context, self StreamID, final Mark) error
 
 	// Reap turns open rows whose lease lapsed more than grace ago into tombstones and
@@ -205,6 +211,10 @@ var (
 
 	// ErrSchema reports tables written by a newer version of this library.
 	ErrSchema = errors.New("site: the tables are newer than this program")
+
+	// ErrFull reports a site with as many open member rows as the database allows.
+	// Rows of dead instances stop counting when they are reaped.
+	ErrFull = errors.New("site: the site has too many members")
 
 	// ErrBusy reports that the database gave no connection or lock in time. The same call may
 	// succeed later.
