@@ -14,6 +14,7 @@ var allowed = map[string][]string{
 	// The contract of the site database and what implements it.
 	"site":          {},
 	"site/sitetest": {"site"},
+	"site/memsite":  {"site"},
 	"site/sqlsite":  {"site"}, // never package carillon: an application may bring its own
 
 	// The contract of a transport and what implements it. A transport knows
@@ -34,7 +35,7 @@ var allowed = map[string][]string{
 	// What applications import.
 	".": {"internal/engine", "internal/wire", "internal/seal", "provider", "site"},
 	"carillontest": {
-		".", "provider", "provider/membus", "provider/providertest", "site",
+		".", "provider", "provider/membus", "provider/providertest", "site", "site/memsite",
 	},
 }
 
