@@ -32,6 +32,7 @@ type Database struct {
 	siteRevision site.Revision // of the last change to sites
 	sites        map[site.ID]site.Site
 	rows         map[site.StreamID]*row
+	open         map[site.ID]int // open rows of each site
 }
 
 type row struct {
@@ -49,7 +50,7 @@ func New(now func() time.Time) *Database {
 	if now == nil {
 		now = time.Now
 	}
-	return &Database{now: now, sites: map[site.ID]site.Site{}, rows: map[site.StreamID]*row{}}
+	return &Database{now: now, sites: map[site.ID]site.Site{}, rows: map[site.StreamID]*row{}, open: map[site.ID]int{}}
 }
 
 // SetDown takes the database away: until SetDown(nil), every method of
@@ -144,18 +145,13 @@ func (d *Database) Join(ctx context.Context, m site.Member, lease time.Duration)
 	if _, ok := d.rows[m.Stream]; ok {
 		return fmt.Errorf("memsite: join as %v: the stream has a row already", m.Stream)
 	}
-	open := 0
-	for _, r := range d.rows {
-		if r.member.Site == m.Site && r.member.State == site.MemberOpen {
-			open++
-		}
-	}
-	if open >= site.DefaultMaxMembers {
+	if open := d.open[m.Site]; open >= site.DefaultMaxMembers {
 		return fmt.Errorf("memsite: join as %v: %d rows are open: %w", m.Stream, open, site.ErrFull)
 	}
 	m.State = site.MemberOpen
 	m.Addresses = cloneAddresses(m.Addresses)
 	m.Joined, m.Seen, m.Lapsed = now, now, false
+	d.open[m.Site]++
 	d.revision++
 	d.rows[m.Stream] = &row{member: m, lease: now.Add(lease), revision: d.revision}
 	return nil
@@ -247,10 +243,8 @@ func (d *Database) Leave(ctx context.Context, self site.StreamID, final site.Mar
 	if !ok || r.member.State != site.MemberOpen {
 		return nil
 	}
-	r.member.State = site.MemberClosed
 	r.member.Mark = later(r.member.Mark, final)
-	r.closed = now
-	d.touchLocked(r)
+	d.closeLocked(r, site.MemberClosed, now)
 	return nil
 }
 
@@ -272,9 +266,7 @@ func (d *Database) Reap(ctx context.Context, grace time.Duration) ([]site.Stream
 				delete(d.rows, stream)
 			}
 		case now.Sub(r.lease) > grace:
-			r.member.State = site.MemberReaped
-			r.closed = now
-			d.touchLocked(r)
+			d.closeLocked(r, site.MemberReaped, now)
 			reaped = append(reaped, stream)
 		}
 	}
@@ -288,6 +280,14 @@ func (d *Database) ClientAddr(ctx context.Context) (netip.Addr, error) {
 	}
 	defer d.mu.Unlock()
 	return netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
+}
+
+// closeLocked makes the open row r a tombstone.
+func (d *Database) closeLocked(r *row, state site.MemberState, now time.Time) {
+	r.member.State = state
+	r.closed = now
+	d.open[r.member.Site]--
+	d.touchLocked(r)
 }
 
 func (d *Database) touchLocked(r *row) {
