@@ -1,0 +1,79 @@
+package seal
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+)
+
+const (
+	nonceLen      = 12
+	nonceNumber   = 6 // bytes of a nonce that are the frame's number
+	nonceCarried  = nonceLen - nonceNumber
+	gcmTagLen     = 16
+	gcmTrailerLen = gcmTagLen + nonceCarried
+)
+
+// gcmKey is a frameKey of the suite AES-256-GCM. The trailer is the tag, then
+// the second half of the nonce. The header is the associated data.
+//
+// A nonce used twice under one key would give the plaintext away. So its first
+// 48 bits are the frame's number, the next one tells control frames, which have
+// numbers of their own, from the others: as long as a stream gives a number
+// once, no nonce repeats. The other 47 bits are random, for the case that it
+// does not: a process that was copied while it ran.
+type gcmKey struct {
+	aead   cipher.AEAD
+	nonces idle[[nonceLen]byte]
+}
+
+func newGCMKey(key []byte) *gcmKey {
+	block, err := aes.NewCipher(key)
+	if err == nil {
+		var aead cipher.AEAD
+		if aead, err = cipher.NewGCM(block); err == nil {
+			g := &gcmKey{aead: aead}
+			g.nonces.create = func() *[nonceLen]byte { return new([nonceLen]byte) }
+			return g
+		}
+	}
+	panic("seal: " + err.Error()) // only for a wrong key length
+}
+
+func (g *gcmKey) seal(frame []byte) {
+	end := len(frame) - gcmTrailerLen
+	nonce := g.nonces.get()
+	setNumber(nonce, frame)
+	carried := nonce[nonceNumber:]
+	rand.Read(carried) // never fails: it ends the program instead
+	carried[0] &^= 0x80
+	if frame[offType] >= firstControlType {
+		carried[0] |= 0x80
+	}
+	g.aead.Seal(frame[headerLen:headerLen], nonce[:], frame[headerLen:end], frame[:headerLen])
+	copy(frame[end+gcmTagLen:], carried)
+	g.nonces.put(nonce)
+}
+
+func (g *gcmKey) open(frame []byte) ([]byte, error) {
+	end := len(frame) - gcmTrailerLen
+	if end < headerLen {
+		return nil, ErrTag
+	}
+	nonce := g.nonces.get()
+	setNumber(nonce, frame)
+	copy(nonce[nonceNumber:], frame[end+gcmTagLen:])
+	sealed := frame[headerLen : end+gcmTagLen]
+	body, err := g.aead.Open(make([]byte, 0, end-headerLen), nonce[:], sealed, frame[:headerLen])
+	g.nonces.put(nonce)
+	if err != nil {
+		return nil, ErrTag
+	}
+	return body, nil
+}
+
+// setNumber writes the lower 48 bits of the frame's number, which has no more,
+// into nonce.
+func setNumber(nonce *[nonceLen]byte, frame []byte) {
+	copy(nonce[:nonceNumber], frame[offNumber+2:])
+}
