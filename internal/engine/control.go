@@ -1,0 +1,249 @@
+package engine
+
+import (
+	"slices"
+	"time"
+
+	"github.com/carillon-go/carillon/internal/wire"
+	"github.com/carillon-go/carillon/site"
+)
+
+// say adds a control frame to fx. Control frames are truths that may be lost,
+// repeated or replayed without harm, so nobody keeps them.
+func (m *Machine) say(now time.Time, to site.StreamID, c wire.Control, fx *Effects) {
+	h := m.header(now, c.Type())
+	m.send.control++
+	h.Number = m.send.control
+	fx.Control = append(fx.Control, Control{Frame: wire.ControlFrame(h, c, m.cfg.TrailerBytes), To: to})
+}
+
+// listRoom returns how many entries of the size given fit into one control
+// frame beside fixed bytes; at least one.
+func (m *Machine) listRoom(entry, fixed int) int {
+	const lengths = 16 // of the lists, and of an empty extension area
+	room := m.cfg.FrameBytes - wire.HeaderLen - m.cfg.TrailerBytes - fixed - lengths
+	return max(1, min(room/entry, wire.MaxList))
+}
+
+func (m *Machine) acceptControl(now time.Time, p *peer, h wire.Header, body []byte, fx *Effects) Verdict {
+	c, err := wire.ReadControl(h.Type, body)
+	if err != nil {
+		return Undecodable
+	}
+	switch c := c.(type) {
+	case wire.Heartbeat:
+		m.exists(now, p, c.Mark, fx)
+		if now.Sub(p.dataAt) < ackAgain {
+			// Its sender may not have heard our last ACK.
+			p.ackDue = true
+			m.ackSoon(now)
+		}
+	case wire.Hello:
+		m.hello(now, p, c)
+	case wire.State:
+		m.state(now, p, c, fx)
+	case wire.ACK:
+		m.acked(now, p, c, fx)
+	case wire.Bye:
+		p.linger = time.Time{}
+		m.endPeer(now, p, c.Mark, 0, fx)
+	case wire.Reset:
+		if old := m.byStream[c.Old]; old == nil {
+			m.rememberClosed(c.Old)
+		} else if old.site != p.site || old == p {
+			return Inconsistent
+		} else {
+			old.linger = time.Time{}
+			m.endPeer(now, old, c.Mark, ReasonReset, fx)
+		}
+	}
+	if !p.counts && p.open() && !m.behind(p) {
+		p.counts = true
+	}
+	return Accepted
+}
+
+// exists records that p's stream reaches to mark, by the word of its sender or
+// of its row.
+func (m *Machine) exists(now time.Time, p *peer, mark site.Mark, fx *Effects) {
+	if p.state == peerJoining {
+		p.report = later(p.report, mark)
+		return
+	}
+	p.window.exists(now, mark)
+	for len(p.gaps) > maxGaps {
+		m.giveUp(p, ReasonOverflow, fx)
+		m.release(p, fx)
+	}
+}
+
+// acked takes what p acknowledges of this stream.
+func (m *Machine) acked(now time.Time, p *peer, a wire.ACK, fx *Effects) {
+	for _, e := range a.Entries {
+		if e.Stream != m.cfg.Stream || e.Mark.Frame <= p.acked.Frame || e.Mark.Frame > m.send.taken.Frame {
+			continue
+		}
+		p.acked, p.ackedEnd, p.ackedAt = e.Mark, m.send.endOf(e.Mark.Frame), now
+		fx.Space = true
+		m.trimRing()
+	}
+}
+
+// endOf returns how many bytes the stream has up to and including a frame, as
+// exactly as the ring still tells.
+func (s *sender) endOf(number uint64) uint64 {
+	if len(s.ring) == 0 {
+		return s.total
+	}
+	low := s.ring[0]
+	if number < low.Number {
+		return low.end - uint64(len(low.Bytes))
+	}
+	return s.ring[number-low.Number].end
+}
+
+// heartbeatSoon has the next heartbeats said in quick succession: what was just
+// sent may be the last for a while, and its loss shows in nothing else.
+func (m *Machine) heartbeatSoon(now time.Time) {
+	if !m.started || m.finished {
+		return
+	}
+	m.heartbeatIn = heartbeatFirst
+	m.heartbeatAt = now.Add(heartbeatFirst)
+}
+
+// idleHeartbeat returns how often an idle instance speaks; 0 is never.
+func (m *Machine) idleHeartbeat() time.Duration {
+	switch {
+	case m.cfg.IdleHeartbeat > 0:
+		return m.cfg.IdleHeartbeat
+	case m.cfg.IdleHeartbeat < 0:
+		return 0
+	}
+	return max(heartbeatIdle, time.Duration(len(m.peers))*10*time.Millisecond)
+}
+
+func (m *Machine) sayHeartbeat(now time.Time, fx *Effects) {
+	s := &m.send
+	beat := wire.Heartbeat{Mark: s.handed}
+	if len(s.ring) > 0 {
+		beat.Low = s.ring[0].Number
+	}
+	m.say(now, site.StreamID{}, beat, fx)
+	if now.Before(s.oldUntil) {
+		m.say(now, site.StreamID{}, wire.Reset{Old: s.old, Mark: s.oldMark}, fx)
+	}
+	switch idle := m.idleHeartbeat(); {
+	case m.heartbeatIn < heartbeatIdle:
+		m.heartbeatAt = now.Add(m.heartbeatIn)
+		m.heartbeatIn *= 2
+	case idle == 0:
+		m.heartbeatAt = time.Time{}
+	default:
+		m.heartbeatAt = now.Add(idle)
+	}
+}
+
+// ackSoon has what arrived acknowledged in a moment.
+func (m *Machine) ackSoon(now time.Time) {
+	if m.ackAt.IsZero() {
+		m.ackAt = now.Add(max(ackEvery, time.Duration(len(m.peers))*time.Millisecond))
+	}
+}
+
+func (m *Machine) sayACK(now time.Time, fx *Effects) {
+	m.ackAt, m.ackBytes = time.Time{}, 0
+	var entries []wire.ACKEntry
+	for _, p := range m.peers {
+		low := p.low()
+		if p.state == peerJoining || low == p.ackedTo && !p.ackDue {
+			continue
+		}
+		p.ackedTo, p.ackDue = low, false
+		entries = append(entries, wire.ACKEntry{Stream: p.stream, Mark: low})
+	}
+	to := site.StreamID{}
+	if len(entries) == 1 {
+		to = entries[0].Stream
+	}
+	for part := range slices.Chunk(entries, m.listRoom(wire.MaxACKEntryLen, 0)) {
+		m.say(now, to, wire.ACK{Entries: part}, fx)
+	}
+}
+
+// Tick does what is due at now. Call it when [Machine.Next] has come.
+func (m *Machine) Tick(now time.Time, fx *Effects) {
+	m.sayHello(now, fx)
+	m.settleJoin(now, fx)
+	if at := m.join.stateAt; !at.IsZero() && !now.Before(at) {
+		m.sayState(now, fx)
+	}
+	if !m.heartbeatAt.IsZero() && !now.Before(m.heartbeatAt) {
+		m.sayHeartbeat(now, fx)
+	}
+	m.expire(now, fx)
+	if !m.ackAt.IsZero() && !now.Before(m.ackAt) {
+		m.sayACK(now, fx)
+	}
+	if at := m.held.retryAt; !at.IsZero() && !now.Before(at) {
+		m.held.retryAt = time.Time{}
+		m.ask(now, fx)
+	}
+	if !m.send.stalledAt.IsZero() && !m.paced(now) {
+		fx.Space = true
+	}
+}
+
+// Next returns when Tick next has something to do; the zero Time means not
+// before another input.
+func (m *Machine) Next() time.Time {
+	at := earlier(m.joinNext(), m.join.stateAt)
+	at = earlier(at, m.heartbeatAt)
+	at = earlier(at, m.ackAt)
+	at = earlier(at, m.held.retryAt)
+	if !m.send.stalledAt.IsZero() {
+		at = earlier(at, m.stallNext())
+	}
+	for _, p := range m.peers {
+		if len(p.gaps) > 0 {
+			at = earlier(at, p.gaps[0].since.Add(m.cfg.MissedAfter))
+		}
+	}
+	return at
+}
+
+// earlier returns the earlier of two times, of which the zero Time means never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// Bye says goodbye with the final mark. The machine is silent from then on.
+func (m *Machine) Bye(now time.Time, fx *Effects) {
+	if m.finished {
+		return
+	}
+	m.finished = true
+	m.heartbeatAt, m.join.stateAt = time.Time{}, time.Time{}
+	if m.started {
+		m.say(now, site.StreamID{}, wire.Bye{Mark: m.send.taken}, fx)
+	}
+}
+
+// Drained reports whether everything raised was handed on, and every live
+// receiver has acknowledged it.
+func (m *Machine) Drained(now time.Time) bool {
+	s := &m.send
+	if m.Pending() || s.handed != s.taken {
+		return false
+	}
+	silence := 3 * max(m.idleHeartbeat(), heartbeatIdle)
+	for _, p := range m.peers {
+		if p.open() && p.counts && now.Sub(p.heardAt) < silence && p.acked.Frame < s.taken.Frame {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,91 @@
+package engine
+
+import (
+	"slices"
+
+	"github.com/carillon-go/carillon/internal/wire"
+)
+
+type orderKey = wire.ID
+
+// maxOrders bounds the Ordered events followed per stream. Beyond it an event
+// waits for every gap below it instead of only for those that concern it.
+const maxOrders = 65536
+
+// A waitingItem is an Ordered event that arrived before one that precedes it.
+type waitingItem struct {
+	Item
+	frame uint64
+}
+
+// hold takes the Ordered events among fx.Items[from:], which came in frame
+// number, and keeps those that must wait.
+//
+// An Ordered event waits only while its own predecessor may still come, which is
+// while a gap below its frame is open and its order number is not the next one.
+// When no gap below is open, whatever is missing was given up and told.
+func (m *Machine) hold(p *peer, number uint64, from int, fx *Effects) {
+	keep := from
+	for i := from; i < len(fx.Items); i++ {
+		it := fx.Items[i]
+		if it.Event.Order != 0 && !p.inOrder(&it, number) {
+			m.wait(p, waitingItem{Item: it, frame: number})
+			continue
+		}
+		fx.Items[keep] = it
+		keep++
+	}
+	clear(fx.Items[keep:])
+	fx.Items = fx.Items[:keep]
+}
+
+// inOrder reports whether it may be told now, and counts it if so.
+func (p *peer) inOrder(it *Item, number uint64) bool {
+	next, known := p.orders[it.Event.ID]
+	if !known && p.base.Frame == 0 {
+		next = 1
+	}
+	if it.Event.Order != next && p.openBelow(number) {
+		return false
+	}
+	if p.orders == nil {
+		p.orders = map[orderKey]uint64{}
+	}
+	if known || len(p.orders) < maxOrders {
+		p.orders[it.Event.ID] = it.Event.Order + 1
+	}
+	return true
+}
+
+func (m *Machine) wait(p *peer, w waitingItem) {
+	i, _ := slices.BinarySearchFunc(p.waiting, w, func(a, b waitingItem) int {
+		if a.Ordinal < b.Ordinal {
+			return -1
+		}
+		return 1 // ordinals are unique
+	})
+	p.waiting = slices.Insert(p.waiting, i, w)
+	p.waitLen += len(w.Event.Payload)
+}
+
+// release tells the Ordered events that need not wait any longer. When they take
+// too much room, the oldest gaps are given up early.
+func (m *Machine) release(p *peer, fx *Effects) {
+	for len(p.waiting) > 0 {
+		keep := p.waiting[:0]
+		for _, w := range p.waiting {
+			if p.inOrder(&w.Item, w.frame) {
+				fx.Items = append(fx.Items, w.Item)
+				p.waitLen -= len(w.Event.Payload)
+			} else {
+				keep = append(keep, w)
+			}
+		}
+		clear(p.waiting[len(keep):])
+		p.waiting = keep
+		if p.waitLen <= m.cfg.HoldBytes && len(p.waiting) <= m.cfg.RingFrames || len(p.gaps) == 0 {
+			return
+		}
+		m.giveUp(p, ReasonOverflow, fx)
+	}
+}

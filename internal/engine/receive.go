@@ -1,0 +1,288 @@
+package engine
+
+import (
+	"slices"
+	"time"
+
+	"github.com/carillon-go/carillon/internal/wire"
+	"github.com/carillon-go/carillon/site"
+)
+
+// Precheck says, before the cost of checking its tag is spent, what would become
+// of a frame with this header. It changes nothing: the header is not proven yet.
+// Anything but Accepted means that the frame can be dropped.
+func (m *Machine) Precheck(h wire.Header) Verdict {
+	p := m.byStream[h.Stream]
+	switch {
+	case p == nil && m.closed[h.Stream]:
+		return ClosedStream
+	case p == nil || h.Type.Control() || p.state == peerJoining:
+		return Accepted
+	}
+	return p.check(h.Number)
+}
+
+// Drop counts a frame that its caller dropped because of what [Machine.Precheck]
+// said of it.
+func (m *Machine) Drop(v Verdict) { m.counts[v]++ }
+
+// Receive takes a frame whose tag is right and that is not of the own stream.
+// The body may alias the frame; items in fx alias the body. Frames that cannot
+// be judged yet are held and judged later, so the counts, not the verdicts, tell
+// what became of everything.
+func (m *Machine) Receive(now time.Time, h wire.Header, body []byte, fx *Effects) Verdict {
+	p := m.byStream[h.Stream]
+	v := Accepted
+	switch {
+	case p == nil && m.closed[h.Stream]:
+		v = ClosedStream
+	case p == nil:
+		v = m.holdUnknown(now, h, body, fx)
+	case p.site != h.Site:
+		v = Inconsistent
+	default:
+		p.heardAt = now
+		if p.state == peerJoining && !h.Type.Control() {
+			v = m.held.add(&m.cfg, h, body)
+			break
+		}
+		v = m.accept(now, p, h, body, fx)
+	}
+	m.count(v)
+	return v
+}
+
+func (m *Machine) count(v Verdict) { m.counts[v]++ }
+
+// Counts returns how many frames met each verdict. A frame that was held counts
+// again with what became of it.
+func (m *Machine) Counts() [numVerdicts]uint64 { return m.counts }
+
+// accept takes a frame of a known stream.
+func (m *Machine) accept(now time.Time, p *peer, h wire.Header, body []byte, fx *Effects) Verdict {
+	if h.Type.Control() {
+		return m.acceptControl(now, p, h, body, fx)
+	}
+	v := p.observe(now, h.Number, h.Ordinal, uint64(h.Count))
+	if v != Accepted {
+		return v
+	}
+	p.dataAt = now
+	m.ackSoon(now)
+	if m.ackBytes += len(body); m.ackBytes > m.cfg.RingBytes/4 {
+		m.sayACK(now, fx)
+	}
+	if h.Type == wire.TypeFragment {
+		v = m.acceptFragment(now, p, h, body, fx)
+	} else {
+		v = m.acceptEvents(p, h, body, fx)
+	}
+	for len(p.gaps) > maxGaps {
+		m.giveUp(p, ReasonOverflow, fx)
+	}
+	m.release(p, fx)
+	m.prune(p)
+	m.maybeForget(now, p)
+	return v
+}
+
+// acceptEvents turns a frame of whole events into items. One that does not
+// decode is missed as a whole: events are told from the first on, so a frame is
+// read to its end before any of it is told.
+func (m *Machine) acceptEvents(p *peer, h wire.Header, body []byte, fx *Effects) Verdict {
+	from := len(fx.Items)
+	r := wire.ReadEvents(body, h.Count)
+	ordered := false
+	for {
+		fx.Items = append(fx.Items, Item{Site: p.site, Stream: p.stream, Clock: h.Clock, Ordinal: h.Ordinal + uint64(len(fx.Items)-from)})
+		it := &fx.Items[len(fx.Items)-1]
+		ok, err := r.Next(&it.Event)
+		if err != nil {
+			fx.Items = fx.Items[:from]
+			m.miss(p, h.Ordinal, h.Ordinal+uint64(h.Count), ReasonUndecodable, fx)
+			return Undecodable
+		}
+		if !ok {
+			fx.Items = fx.Items[:len(fx.Items)-1]
+			break
+		}
+		ordered = ordered || it.Event.Order != 0
+	}
+	switch {
+	case !m.subscribes():
+		fx.Items = fx.Items[:from]
+	case ordered:
+		m.hold(p, h.Number, from, fx)
+	}
+	return Accepted
+}
+
+func (m *Machine) subscribes() bool { return m.cfg.Role&site.RoleSubscribe != 0 }
+
+// miss tells that the events with ordinals ord to next-1 will not be told.
+func (m *Machine) miss(p *peer, ord, next uint64, why Reason, fx *Effects) {
+	if ord >= next {
+		return
+	}
+	p.missed += next - ord
+	if m.subscribes() {
+		fx.Items = append(fx.Items, Item{Site: p.site, Stream: p.stream, Ordinal: ord,
+			Missed: &Missed{Site: p.site, Stream: p.stream, First: ord, Last: next - 1, Reason: why}})
+	}
+}
+
+// giveUp ends p's oldest gap: its events are missed, and what waited for them
+// waits no longer.
+func (m *Machine) giveUp(p *peer, why Reason, fx *Effects) {
+	g := p.window.giveUp()
+	m.miss(p, m.killParts(p, g, why, fx), g.next, why, fx)
+}
+
+// expire gives up every gap that has been open for too long.
+func (m *Machine) expire(now time.Time, fx *Effects) {
+	for i := len(m.peers) - 1; i >= 0; i-- { // backwards: maybeForget removes
+		p := m.peers[i]
+		due := func() bool { return len(p.gaps) > 0 && now.Sub(p.gaps[0].since) >= m.cfg.MissedAfter }
+		if !due() {
+			continue
+		}
+		why := ReasonTimeout
+		if p.ended != 0 {
+			why = p.ended
+		}
+		for due() {
+			m.giveUp(p, why, fx)
+			m.release(p, fx)
+		}
+		m.prune(p)
+		m.ackSoon(now)
+		m.maybeForget(now, p)
+	}
+}
+
+// A holding keeps verified frames that cannot be judged yet, because their
+// stream is not known or has no baseline, within one bound for all.
+type holding struct {
+	frames []heldFrame // in the order of arrival
+	bytes  int
+
+	// The member table is asked for unknown streams one read at a time, with a
+	// bound on the rate: whoever holds the secret could make up streams without
+	// end.
+	asking  bool
+	tokens  int
+	tokenAt time.Time                   // when the last token was earned
+	retryAt time.Time                   // when to ask again; zero: nothing to ask
+	unknown map[site.StreamID]time.Time // until when the table's "not here" is believed
+}
+
+type heldFrame struct {
+	header  wire.Header
+	body    []byte
+	unknown bool // its stream was not known
+	asked   bool // a read of the member table that began after its arrival is under way
+}
+
+func (h *holding) add(cfg *Config, hd wire.Header, body []byte) Verdict {
+	if len(h.frames) >= cfg.HoldFrames || h.bytes+len(body) > cfg.HoldBytes {
+		return HoldOverflow
+	}
+	h.frames = append(h.frames, heldFrame{header: hd, body: body})
+	h.bytes += len(body)
+	return Held
+}
+
+// take removes and returns the frames of one stream.
+func (h *holding) take(s site.StreamID) []heldFrame {
+	var out []heldFrame
+	h.frames = slices.DeleteFunc(h.frames, func(f heldFrame) bool {
+		if f.header.Stream != s {
+			return false
+		}
+		out = append(out, f)
+		h.bytes -= len(f.body)
+		return true
+	})
+	return out
+}
+
+// holdUnknown keeps a frame of a stream that the member table may know by now,
+// and has the table asked.
+func (m *Machine) holdUnknown(now time.Time, hd wire.Header, body []byte, fx *Effects) Verdict {
+	h := &m.held
+	if until, ok := h.unknown[hd.Stream]; ok {
+		if now.Before(until) {
+			return UnknownStream
+		}
+		delete(h.unknown, hd.Stream)
+	}
+	v := h.add(&m.cfg, hd, body)
+	if v != Held {
+		return v
+	}
+	h.frames[len(h.frames)-1].unknown = true
+	m.ask(now, fx)
+	return Held
+}
+
+// ask has the member table read, unless a read is under way or the rate is used
+// up; then later. A read answers for the frames that arrived before it began.
+func (m *Machine) ask(now time.Time, fx *Effects) {
+	h := &m.held
+	if h.asking || !m.started {
+		return
+	}
+	if earned := int(now.Sub(h.tokenAt) / askEvery); h.tokens < askBurst && earned > 0 {
+		h.tokens = min(askBurst, h.tokens+earned)
+		h.tokenAt = now
+	}
+	if h.tokens == 0 {
+		h.retryAt = h.tokenAt.Add(askEvery)
+		return
+	}
+	if h.tokens == askBurst {
+		h.tokenAt = now
+	}
+	h.tokens--
+	h.asking, h.retryAt = true, time.Time{}
+	for i := range h.frames {
+		h.frames[i].asked = h.frames[i].unknown
+	}
+	fx.AskMembers = true
+}
+
+// AskFailed says that the read which [Effects.AskMembers] asked for failed.
+func (m *Machine) AskFailed(now time.Time) {
+	m.held.asking = false
+	m.held.retryAt = now.Add(askEvery)
+}
+
+// judgeUnknown drops the frames whose stream the read just taken does not show.
+func (m *Machine) judgeUnknown(now time.Time, fx *Effects) {
+	h := &m.held
+	h.asking = false
+	more := false
+	h.frames = slices.DeleteFunc(h.frames, func(f heldFrame) bool {
+		switch {
+		case !f.unknown:
+			return false
+		case !f.asked:
+			more = true
+			return false
+		}
+		h.bytes -= len(f.body)
+		if h.unknown == nil || len(h.unknown) >= m.cfg.HoldFrames {
+			h.unknown = map[site.StreamID]time.Time{}
+		}
+		h.unknown[f.header.Stream] = now.Add(unknownFor)
+		if m.closed[f.header.Stream] {
+			m.count(ClosedStream)
+		} else {
+			m.count(UnknownStream)
+		}
+		return true
+	})
+	if more {
+		m.ask(now, fx)
+	}
+}

@@ -1,0 +1,306 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/carillon-go/carillon/internal/wire"
+	"github.com/carillon-go/carillon/site"
+)
+
+// A Frame is a numbered frame of this instance. Its bytes are whole but for the
+// seal, which the caller of Take writes in place, once; from then on nobody
+// changes them.
+type Frame struct {
+	Number  uint64
+	Ordinal uint64 // of its first event
+	Count   uint32
+	Bytes   []byte
+
+	end uint64 // bytes of this stream up to and including this frame
+}
+
+// A sender numbers what this instance raises and keeps it until every receiver
+// has it, or until the ring is full.
+//
+// Invariant: handed <= taken.Frame <= number; ring holds frames in ascending
+// order without gaps, the last of which is taken.Frame.
+type sender struct {
+	build  wire.Builder
+	first  uint64 // ordinal of the first event in build
+	next   uint64 // ordinal of the next event
+	number uint64 // of the last frame closed
+	ready  []*Frame
+	orders map[wire.ID]uint64 // last order number of each Ordered event raised
+
+	taken  site.Mark // through which frames were taken for sending
+	handed site.Mark // through which every provider has accepted
+	total  uint64    // bytes of all frames taken
+	unsent int       // bytes closed or taken, and not handed
+
+	ring      []*Frame
+	ringBytes int
+	flight    []*Frame // taken, not handed
+
+	control uint64 // number of the last control frame
+
+	stalledAt time.Time // when a receiver began to pace Raise; zero: none does
+
+	// old is the stream this one replaces, spoken of until oldUntil.
+	old      site.StreamID
+	oldMark  site.Mark
+	oldUntil time.Time
+}
+
+func (s *sender) reset(cfg *Config) {
+	*s = sender{orders: map[wire.ID]uint64{}}
+	s.build.Reset(cfg.FrameBytes, cfg.TrailerBytes)
+}
+
+// Raise numbers ev and puts it into the frame being built; ev.Payload is copied.
+// With ordered it also numbers it among the events of its ID. The ordinal
+// returned is its place in the stream. On an error nothing has happened.
+func (m *Machine) Raise(now time.Time, ev *wire.Event, ordered bool, fx *Effects) (uint64, error) {
+	s := &m.send
+	if len(ev.Payload) > m.cfg.MaxEventBytes {
+		return 0, ErrTooLarge
+	}
+	if waiting := s.unsent + s.waiting(); waiting > 0 && waiting+len(ev.Payload) > m.cfg.UnsentBytes {
+		return 0, ErrFull
+	}
+	if m.paced(now) {
+		return 0, ErrFull
+	}
+	e := *ev
+	if ordered {
+		e.Order = s.orders[e.ID] + 1
+	}
+	if !s.build.Append(&e) {
+		m.closeFrame(now)
+		if !s.build.Append(&e) {
+			m.closeFragments(now, &e)
+		}
+	}
+	if ordered {
+		s.orders[e.ID] = e.Order
+	}
+	s.next++
+	if s.build.Count() == 0 { // it went into fragments
+		s.first = s.next
+	}
+	return s.next - 1, nil
+}
+
+// waiting returns the bytes in the frame being built; 0 if it holds nothing.
+func (s *sender) waiting() int {
+	if s.build.Count() == 0 {
+		return 0
+	}
+	return s.build.Len()
+}
+
+// Pending reports whether Take would return anything.
+func (m *Machine) Pending() bool { return len(m.send.ready) > 0 || m.send.build.Count() > 0 }
+
+// closeFrame ends the frame being built, if it holds anything.
+func (m *Machine) closeFrame(now time.Time) {
+	s := &m.send
+	n := s.build.Count()
+	if n == 0 {
+		return
+	}
+	h := m.header(now, wire.TypeEvents)
+	h.Number, h.Ordinal = s.number+1, s.first
+	m.closeAs(&Frame{Number: h.Number, Ordinal: h.Ordinal, Count: uint32(n), Bytes: s.build.Finish(h)})
+	s.build.Reset(m.cfg.FrameBytes, m.cfg.TrailerBytes)
+	s.first = s.next
+}
+
+// closeFragments spreads e, which fits no frame, over several. The frame being
+// built is empty.
+func (m *Machine) closeFragments(now time.Time, e *wire.Event) {
+	record := wire.AppendRecord(nil, e)
+	room := wire.ChunkLen(m.cfg.FrameBytes, m.cfg.TrailerBytes)
+	total := (len(record) + room - 1) / room
+	for i := range total {
+		h := m.header(now, wire.TypeFragment)
+		h.Number, h.Ordinal = m.send.number+1, m.send.next
+		if i == total-1 {
+			h.Count = 1
+		}
+		f := wire.Fragment{Index: i, Total: total, Size: len(record), Chunk: record[i*room : min((i+1)*room, len(record))]}
+		m.closeAs(&Frame{Number: h.Number, Ordinal: h.Ordinal, Count: h.Count, Bytes: wire.FragmentFrame(h, f, m.cfg.TrailerBytes)})
+	}
+}
+
+func (m *Machine) closeAs(f *Frame) {
+	m.send.number = f.Number
+	m.send.unsent += len(f.Bytes)
+	m.send.ready = append(m.send.ready, f)
+}
+
+func (m *Machine) header(now time.Time, t wire.Type) wire.Header {
+	return wire.Header{Type: t, Key: m.cfg.Key, Site: m.cfg.Site, Stream: m.cfg.Stream, Clock: now.UnixMicro()}
+}
+
+// Take appends to dst the frames that wait to be sent, the one being built
+// included, and returns it. The caller seals them, sends them in this order,
+// and calls [Machine.Handed].
+func (m *Machine) Take(now time.Time, dst []*Frame) []*Frame {
+	m.closeFrame(now)
+	s := &m.send
+	for _, f := range s.ready {
+		s.total += uint64(len(f.Bytes))
+		f.end = s.total
+		s.taken = site.Mark{Frame: f.Number, Next: f.Ordinal + uint64(f.Count)}
+		s.ring = append(s.ring, f)
+		s.ringBytes += len(f.Bytes)
+		s.flight = append(s.flight, f)
+	}
+	dst = append(dst, s.ready...)
+	clear(s.ready)
+	s.ready = s.ready[:0]
+	m.trimRing()
+	return dst
+}
+
+// trimRing drops the frames that every member has acknowledged, and then the
+// oldest until the ring is within its bounds.
+func (m *Machine) trimRing() {
+	s := &m.send
+	all := s.handed.Frame
+	for _, p := range m.peers {
+		if p.open() {
+			all = min(all, p.acked.Frame)
+		}
+	}
+	n := 0
+	for n < len(s.ring) && (s.ring[n].Number <= all || s.ringBytes > m.cfg.RingBytes || len(s.ring)-n > m.cfg.RingFrames) {
+		s.ringBytes -= len(s.ring[n].Bytes)
+		n++
+	}
+	if n > 0 {
+		clear(s.ring[:n])
+		s.ring = s.ring[n:]
+	}
+}
+
+// Handed records that every provider has accepted the frames up to and including
+// number through.
+func (m *Machine) Handed(now time.Time, through uint64, fx *Effects) {
+	s := &m.send
+	n := 0
+	for n < len(s.flight) && s.flight[n].Number <= through {
+		f := s.flight[n]
+		s.unsent -= len(f.Bytes)
+		s.handed = site.Mark{Frame: f.Number, Next: f.Ordinal + uint64(f.Count)}
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	clear(s.flight[:n])
+	s.flight = s.flight[n:]
+	if len(s.flight) == 0 {
+		s.flight = nil
+	}
+	fx.Space = true
+	m.heartbeatSoon(now)
+}
+
+// paced reports whether a live receiver is so far behind that Raise must wait
+// for it. A receiver that keeps it waiting for too long, or makes no progress,
+// stops counting until it has caught up.
+func (m *Machine) paced(now time.Time) bool {
+	stalled := false
+	for _, p := range m.peers {
+		if !p.counts || !m.behind(p) {
+			continue
+		}
+		if m.send.stalledAt.IsZero() {
+			m.send.stalledAt = now
+		}
+		if now.Before(m.stallEnd(p)) {
+			stalled = true
+		} else {
+			p.counts = false
+			p.evicted++
+		}
+	}
+	if !stalled {
+		m.send.stalledAt = time.Time{}
+	}
+	return stalled
+}
+
+// stallEnd returns when p, which is behind, stops counting.
+func (m *Machine) stallEnd(p *peer) time.Time {
+	progress := m.send.stalledAt
+	if p.ackedAt.After(progress) {
+		progress = p.ackedAt
+	}
+	return earlier(m.send.stalledAt.Add(m.cfg.MaxStall), progress.Add(stallProgress))
+}
+
+// stallNext returns when paced will next change by itself.
+func (m *Machine) stallNext() (at time.Time) {
+	for _, p := range m.peers {
+		if p.counts && m.behind(p) {
+			at = earlier(at, m.stallEnd(p))
+		}
+	}
+	return at
+}
+
+// behind reports whether p has more than half of the ring still to acknowledge.
+func (m *Machine) behind(p *peer) bool {
+	return m.send.total-p.ackedEnd > uint64(m.cfg.RingBytes/2) ||
+		m.send.taken.Frame-min(p.acked.Frame, m.send.taken.Frame) > uint64(m.cfg.RingFrames/2)
+}
+
+// Mark returns the position through which frames were taken for sending.
+func (m *Machine) Mark() site.Mark { return m.send.taken }
+
+// HandedMark returns the position through which every provider has accepted.
+func (m *Machine) HandedMark() site.Mark { return m.send.handed }
+
+// SetKey names the key, and the room its seal takes, for frames closed from now
+// on.
+func (m *Machine) SetKey(now time.Time, key site.KeyID, trailer int) {
+	m.closeFrame(now)
+	m.cfg.Key, m.cfg.TrailerBytes = key, trailer
+	m.send.build.Reset(m.cfg.FrameBytes, trailer)
+}
+
+// Renumber begins a new stream, because the row of the old one is gone. What was
+// raised and not taken moves to the new stream; what was taken stays with the
+// old one, whose end the new one tells to everybody for a minute.
+func (m *Machine) Renumber(now time.Time, stream site.StreamID, fx *Effects) {
+	m.closeFrame(now)
+	s := &m.send
+	old, mark, ready, control := m.cfg.Stream, s.taken, s.ready, s.control
+	orders := s.orders
+	base := mark.Next
+	m.cfg.Stream = stream
+	s.reset(&m.cfg)
+	s.orders = orders
+	s.control = control
+	s.next = 0
+	for _, f := range ready {
+		h, err := wire.ParseHeader(f.Bytes)
+		if err != nil {
+			panic("engine: a frame of our own does not parse: " + err.Error())
+		}
+		h.Stream, h.Number, h.Ordinal = stream, s.number+1, f.Ordinal-base
+		wire.PutHeader(f.Bytes, h)
+		m.closeAs(&Frame{Number: h.Number, Ordinal: h.Ordinal, Count: f.Count, Bytes: f.Bytes})
+		s.next = h.Ordinal + uint64(f.Count)
+	}
+	s.first = s.next
+	s.old, s.oldMark, s.oldUntil = old, mark, now.Add(resetFor)
+	for _, p := range m.peers {
+		p.acked, p.ackedEnd, p.ackedAt = site.Mark{}, 0, now
+	}
+	fx.Space = true
+	m.say(now, site.StreamID{}, wire.Reset{Old: old, Mark: mark}, fx)
+	m.heartbeatSoon(now)
+}
