@@ -4,6 +4,9 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
+	"encoding/binary"
+
+	"github.com/carillon-go/carillon/internal/wire"
 )
 
 const (
@@ -47,24 +50,24 @@ func (g *gcmKey) seal(frame []byte) {
 	carried := nonce[nonceNumber:]
 	rand.Read(carried) // never fails: it ends the program instead
 	carried[0] &^= 0x80
-	if frame[offType] >= firstControlType {
+	if wire.FrameType(frame).Control() {
 		carried[0] |= 0x80
 	}
-	g.aead.Seal(frame[headerLen:headerLen], nonce[:], frame[headerLen:end], frame[:headerLen])
+	g.aead.Seal(frame[wire.HeaderLen:wire.HeaderLen], nonce[:], frame[wire.HeaderLen:end], frame[:wire.HeaderLen])
 	copy(frame[end+gcmTagLen:], carried)
 	g.nonces.put(nonce)
 }
 
 func (g *gcmKey) open(frame []byte) ([]byte, error) {
 	end := len(frame) - gcmTrailerLen
-	if end < headerLen {
+	if end < wire.HeaderLen {
 		return nil, ErrTag
 	}
 	nonce := g.nonces.get()
 	setNumber(nonce, frame)
 	copy(nonce[nonceNumber:], frame[end+gcmTagLen:])
-	sealed := frame[headerLen : end+gcmTagLen]
-	body, err := g.aead.Open(make([]byte, 0, end-headerLen), nonce[:], sealed, frame[:headerLen])
+	sealed := frame[wire.HeaderLen : end+gcmTagLen]
+	body, err := g.aead.Open(make([]byte, 0, end-wire.HeaderLen), nonce[:], sealed, frame[:wire.HeaderLen])
 	g.nonces.put(nonce)
 	if err != nil {
 		return nil, ErrTag
@@ -72,8 +75,9 @@ func (g *gcmKey) open(frame []byte) ([]byte, error) {
 	return body, nil
 }
 
-// setNumber writes the lower 48 bits of the frame's number, which has no more,
-// into nonce.
+// setNumber makes the first half of nonce from the number of frame.
 func setNumber(nonce *[nonceLen]byte, frame []byte) {
-	copy(nonce[:nonceNumber], frame[offNumber+2:])
+	var number [8]byte
+	binary.BigEndian.PutUint64(number[:], wire.FrameNumber(frame))
+	copy(nonce[:nonceNumber], number[len(number)-nonceNumber:])
 }

@@ -4,6 +4,8 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"hash"
+
+	"github.com/carillon-go/carillon/internal/wire"
 )
 
 const tagLen = sha256.Size
@@ -47,7 +49,7 @@ func (m *macKey) seal(frame []byte) {
 
 func (m *macKey) open(frame []byte) ([]byte, error) {
 	end := len(frame) - tagLen
-	if end < headerLen {
+	if end < wire.HeaderLen {
 		return nil, ErrTag
 	}
 	st := m.states.get()
@@ -56,5 +58,5 @@ func (m *macKey) open(frame []byte) ([]byte, error) {
 	if !ok {
 		return nil, ErrTag
 	}
-	return frame[headerLen:end:end], nil
+	return frame[wire.HeaderLen:end:end], nil
 }

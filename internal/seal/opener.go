@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"sync/atomic"
 
+	"github.com/carillon-go/carillon/internal/wire"
 	"github.com/carillon-go/carillon/site"
 )
 
@@ -108,20 +109,20 @@ func (o *Opener) OpenTrusting(s site.ID, k site.KeyID, stream site.StreamID, fra
 		return nil, err
 	}
 	end := len(frame) - tagLen
-	if rs.macRequired || rk.key.Suite != site.SuiteHMACSHA256 || end < headerLen || frame[offType] >= firstControlType {
+	if rs.macRequired || rk.key.Suite != site.SuiteHMACSHA256 || end < wire.HeaderLen || wire.FrameType(frame).Control() {
 		return r.open(s, rk, stream, frame)
 	}
-	if frame[offVersion] != rk.key.Version {
+	if wire.FrameVersion(frame) != rk.key.Version {
 		return nil, ErrVersion
 	}
-	return frame[headerLen:end:end], nil
+	return frame[wire.HeaderLen:end:end], nil
 }
 
 func (r *ring) open(s site.ID, rk *ringKey, stream site.StreamID, frame []byte) ([]byte, error) {
-	if len(frame) < headerLen {
+	if len(frame) < wire.HeaderLen {
 		return nil, ErrTag
 	}
-	if frame[offVersion] != rk.key.Version {
+	if wire.FrameVersion(frame) != rk.key.Version {
 		return nil, ErrVersion
 	}
 	of := keyOf{rk, stream}

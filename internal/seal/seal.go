@@ -10,22 +10,9 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/carillon-go/carillon/internal/wire"
 	"github.com/carillon-go/carillon/site"
 )
-
-// What sealing knows of the layout, which is package wire's: the header stays in
-// the clear and is covered by the tag, the rest is body and trailer.
-const (
-	headerLen  = 76
-	offVersion = 4
-	offType    = 5
-	offNumber  = 48
-
-	firstControlType = 16
-)
-
-// version is the wire version whose sealing this package knows.
-const version = 1
 
 const keyLen = 32 // of every derived key, in bytes
 
@@ -99,8 +86,8 @@ func usable(s site.ID, k *site.Key) error {
 	switch {
 	case s == site.ID{} || k.ID == 0:
 		return fmt.Errorf("%w: site %v, key %d: neither may be zero", ErrUnknownKey, s, k.ID)
-	case k.Version != version:
-		return fmt.Errorf("%w: key %d of site %v is for wire version %d, this program knows %d", ErrUnsupported, k.ID, s, k.Version, version)
+	case k.Version != wire.Version:
+		return fmt.Errorf("%w: key %d of site %v is for wire version %d, this program knows %d", ErrUnsupported, k.ID, s, k.Version, wire.Version)
 	case k.Secret.IsZero():
 		return fmt.Errorf("%w: key %d of site %v has no secret", ErrUnknownKey, k.ID, s)
 	}

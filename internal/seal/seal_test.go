@@ -17,6 +17,9 @@ var (
 	testStream = site.NewStreamID(7, 0xc0ffee)
 )
 
+// versionAt is where a frame has its version.
+const versionAt = 4
+
 // testKey returns an active key whose secret is n repeated.
 func testKey(t testing.TB, n byte, suite site.Suite) site.Key {
 	t.Helper()
@@ -103,7 +106,7 @@ func TestOpen_RefusesAFrameAlteredOrCutAnywhere(t *testing.T) {
 				for bit := range 8 {
 					f := bytes.Clone(frame)
 					f[i] ^= 1 << bit
-					if err := open(f); !errors.Is(err, ErrTag) && !(i == offVersion && errors.Is(err, ErrVersion)) {
+					if err := open(f); !errors.Is(err, ErrTag) && !(i == versionAt && errors.Is(err, ErrVersion)) {
 						t.Errorf("remembered=%v: bit %d of byte %d changed: error %v", remembered, bit, i, err)
 					}
 				}

@@ -3,6 +3,7 @@ package seal
 import (
 	"fmt"
 
+	"github.com/carillon-go/carillon/internal/wire"
 	"github.com/carillon-go/carillon/site"
 )
 
@@ -42,7 +43,7 @@ func (s *Sealer) Trailer() int { return s.trailer }
 // sealed once in its life; no two frames of one kind have the same number.
 // Seal panics when frame is shorter than a header and a trailer.
 func (s *Sealer) Seal(frame []byte) {
-	if len(frame) < headerLen+s.trailer {
+	if len(frame) < wire.HeaderLen+s.trailer {
 		panic(fmt.Sprintf("seal: a frame of %d bytes has no room for header and trailer", len(frame)))
 	}
 	s.key.seal(frame)

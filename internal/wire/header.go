@@ -127,6 +127,16 @@ func PutHeader(frame []byte, h Header) {
 	be.PutUint64(frame[offClock:], uint64(h.Clock))
 }
 
+// FrameVersion returns the version byte of frame. It panics, as [FrameType] and
+// [FrameNumber] do, when frame is shorter than a header.
+func FrameVersion(frame []byte) uint8 { return frame[offVersion] }
+
+// FrameType returns the type of frame, which may be one that is not known.
+func FrameType(frame []byte) Type { return Type(frame[offType]) }
+
+// FrameNumber returns the number of frame.
+func FrameNumber(frame []byte) uint64 { return binary.BigEndian.Uint64(frame[offNumber:]) }
+
 // Body returns what lies between the header and a trailer of that many bytes.
 // It aliases frame, and is nil when frame is too short for both.
 func Body(frame []byte, trailer int) []byte {
