@@ -60,8 +60,7 @@ func (p *peer) open() bool { return p.state == peerJoining || p.state == peerOpe
 func compareStreams(p *peer, s site.StreamID) int { return bytes.Compare(p.stream[:], s[:]) }
 
 func (m *Machine) addPeer(now time.Time, row *site.Member, state peerState) *peer {
-	p := &peer{site: row.Site, stream: row.Stream, state: state, lapsed: row.Lapsed, report: row.Mark,
-		acked: m.send.taken, ackedEnd: m.send.total, ackedAt: now}
+	p := &peer{site: row.Site, stream: row.Stream, state: state, lapsed: row.Lapsed, report: row.Mark, ackedAt: now}
 	i, _ := slices.BinarySearchFunc(m.peers, row.Stream, compareStreams)
 	m.peers = slices.Insert(m.peers, i, p)
 	m.byStream[p.stream] = p
