@@ -1,0 +1,98 @@
+package engine
+
+import (
+	"testing"
+	"time"
+
+	"github.com/carillon-go/carillon/internal/wire"
+	"github.com/carillon-go/carillon/site"
+)
+
+// batch returns the body of a frame of n events.
+func batch(tb testing.TB, n int) []byte {
+	var b wire.Builder
+	b.Reset(64<<10, 32)
+	for i := range n {
+		if !b.Append(&wire.Event{ID: wire.ID{byte(i % 4)}, Raiser: wire.ID{9}, Payload: make([]byte, 128)}) {
+			tb.Fatal("the batch does not fit")
+		}
+	}
+	return wire.Body(b.Finish(wire.Header{Type: wire.TypeEvents, Key: 1, Site: testSite, Stream: site.NewStreamID(2, 2), Number: 1}), 32)
+}
+
+// follow returns a machine that follows one stream, and that stream.
+func follow() (*Machine, site.StreamID, *Effects) {
+	m, other, fx := New(testConfig(site.NewStreamID(1, 1), 1)), site.NewStreamID(2, 2), &Effects{}
+	m.Start(time.Unix(0, 0), nil, fx)
+	m.Members(time.Unix(0, 0), []site.Member{{Site: testSite, Stream: other, State: site.MemberOpen}}, false, fx)
+	fx.Reset()
+	return m, other, fx
+}
+
+func TestReceive_AllocatesNothing(t *testing.T) {
+	m, other, fx := follow()
+	m.cfg.RingBytes = 1 << 40 // no ACK for a quarter of the ring
+	body, now := batch(t, 200), time.Unix(0, 0)
+	h := wire.Header{Type: wire.TypeEvents, Site: testSite, Stream: other, Count: 200}
+	got := testing.AllocsPerRun(100, func() {
+		h.Number++
+		fx.Reset()
+		if v := m.Receive(now, h, body, fx); v != Accepted || len(fx.Items) != 200 {
+			t.Fatalf("%v, %d items", v, len(fx.Items))
+		}
+		h.Ordinal += 200
+	})
+	if got > 0 {
+		t.Errorf("%v allocations for a frame of 200 events, want 0", got)
+	}
+}
+
+func TestRaise_AllocatesPerFrameNotPerEvent(t *testing.T) {
+	m, _, fx := follow()
+	m.cfg.FrameBytes = 32 << 10
+	ev, now := wire.Event{ID: wire.ID{1}, Raiser: wire.ID{2}, Payload: make([]byte, 128)}, time.Unix(0, 0)
+	var frames []*Frame
+	got := testing.AllocsPerRun(100, func() {
+		for range 150 { // less than a frame
+			if _, err := m.Raise(now, &ev, false, fx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		frames = m.Take(now, frames[:0])
+		m.Handed(now, frames[len(frames)-1].Number, fx)
+	})
+	if got > 15 {
+		t.Errorf("%v allocations for 150 events in one frame, want a few for the frame and none per event", got)
+	}
+}
+
+func BenchmarkReceive_Frame200Events(b *testing.B) {
+	m, other, fx := follow()
+	m.cfg.RingBytes = 1 << 40
+	body, now := batch(b, 200), time.Unix(0, 0)
+	h := wire.Header{Type: wire.TypeEvents, Site: testSite, Stream: other, Count: 200}
+	for b.Loop() {
+		h.Number++
+		fx.Reset()
+		m.Receive(now, h, body, fx)
+		h.Ordinal += 200
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/200, "ns/event")
+}
+
+func BenchmarkRaise(b *testing.B) {
+	m, _, fx := follow()
+	m.cfg.FrameBytes = 32 << 10
+	ev, now := wire.Event{ID: wire.ID{1}, Raiser: wire.ID{2}, Payload: make([]byte, 128)}, time.Unix(0, 0)
+	var frames []*Frame
+	n := 0
+	for b.Loop() {
+		if _, err := m.Raise(now, &ev, false, fx); err != nil {
+			b.Fatal(err)
+		}
+		if n++; n%200 == 0 {
+			frames = m.Take(now, frames[:0])
+			m.Handed(now, frames[len(frames)-1].Number, fx)
+		}
+	}
+}
