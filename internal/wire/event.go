@@ -50,9 +50,12 @@ func AppendRecord(dst []byte, e *Event) []byte {
 // ReadRecord decodes a record that [AppendRecord] made and that was put
 // together from fragments. The payload aliases rec.
 func ReadRecord(rec []byte) (Event, error) {
-	var e Event
+	var e, none Event
 	r := ReadEvents(rec, 1)
 	if _, err := r.Next(&e); err != nil {
+		return Event{}, err
+	}
+	if _, err := r.Next(&none); err != nil { // bytes left over
 		return Event{}, err
 	}
 	return e, nil
