@@ -106,8 +106,12 @@ func TestOpen_RefusesAFrameAlteredOrCutAnywhere(t *testing.T) {
 				for bit := range 8 {
 					f := bytes.Clone(frame)
 					f[i] ^= 1 << bit
-					if err := open(f); !errors.Is(err, ErrTag) && !(i == versionAt && errors.Is(err, ErrVersion)) {
-						t.Errorf("remembered=%v: bit %d of byte %d changed: error %v", remembered, bit, i, err)
+					want := ErrTag
+					if i == versionAt {
+						want = ErrVersion
+					}
+					if err := open(f); !errors.Is(err, want) {
+						t.Errorf("remembered=%v: bit %d of byte %d changed: error %v, want %v", remembered, bit, i, err, want)
 					}
 				}
 				if err := open(frame[:i]); !errors.Is(err, ErrTag) {
@@ -122,6 +126,34 @@ func TestOpen_RefusesAFrameAlteredOrCutAnywhere(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestOpen_RefusesAGenuineTagOverLessThanAHeader(t *testing.T) {
+	// Only a holder of the secret can make one, and even that must not end in a panic.
+	key := testKey(t, 1, site.SuiteHMACSHA256)
+	h := wire.Header{Key: key.ID, Site: testSite, Stream: testStream, Number: 1}
+	frame := wire.ControlFrame(h, wire.Bye{}, tagLen)[:wire.HeaderLen+tagLen-1]
+	newSealer(t, key).key.seal(frame)
+	if body, err := newOpener(ringOf(key)).Open(testSite, key.ID, testStream, frame); !errors.Is(err, ErrTag) {
+		t.Errorf("%x, %v", body, err)
+	}
+}
+
+func TestIdle_KeepsAFewAndNoMore(t *testing.T) {
+	made := 0
+	p := idle[int]{create: func() *int { made++; return new(int) }}
+	for range 2 {
+		var out []*int
+		for range 2 * maxIdle {
+			out = append(out, p.get())
+		}
+		for _, v := range out {
+			p.put(v)
+		}
+	}
+	if want := 3 * maxIdle; made != want {
+		t.Errorf("%d made, want %d", made, want)
+	}
 }
 
 func TestOpen_SaysWhyAKeyIsRefused(t *testing.T) {

@@ -21,10 +21,10 @@ func (c *cursor) fail(err error) {
 	c.b = nil
 }
 
-// uvarint reads an integer of at most limit. Only the shortest form of an integer is
+// uvarint reads an integer of at most limit, which is 127 or more. Only the shortest form of an integer is
 // accepted, so that a value has one encoding.
 func (c *cursor) uvarint(limit uint64) uint64 {
-	if len(c.b) > 0 && c.b[0] < 0x80 && uint64(c.b[0]) <= limit {
+	if len(c.b) > 0 && c.b[0] < 0x80 {
 		v := uint64(c.b[0])
 		c.b = c.b[1:]
 		return v

@@ -136,6 +136,35 @@ func TestBuilder_TakesNothingBeforeReset(t *testing.T) {
 	}
 }
 
+func TestBuilder_ResetForgetsWhatWasAppended(t *testing.T) {
+	events := testEvents(3)
+	var b Builder
+	b.Reset(1200, testTrailer)
+	b.Append(&events[0])
+	b.Reset(1200, testTrailer)
+	b.Append(&events[0])
+	if b.Count() != 1 {
+		t.Errorf("%d events, want 1", b.Count())
+	}
+	got, err := readAll(Body(b.Finish(testHeader()), testTrailer), 1)
+	if err != nil || !equalEvents(got, events[:1]) {
+		t.Errorf("got %v, %v, want %v", got, err, events[:1])
+	}
+}
+
+func TestEventReader_PayloadsCannotGrowIntoTheFrame(t *testing.T) {
+	frame := build(t, MaxFrameLen, testEvents(3))
+	events, err := readAll(Body(frame, testTrailer), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range events {
+		if len(e.Payload) != cap(e.Payload) {
+			t.Errorf("event %d: appending to the payload would write over the next event", i)
+		}
+	}
+}
+
 func TestBuilder_WritesAnIDOnceUntilTheDictionaryIsFull(t *testing.T) {
 	grows := func(b *Builder, e Event) int {
 		before := b.Len()

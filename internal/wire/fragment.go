@@ -58,8 +58,8 @@ func ReadFragment(body []byte, count uint32) (Fragment, error) {
 	if c.err != nil {
 		return Fragment{}, c.err
 	}
-	// Every other fragment has at least one byte, too.
-	if f.Total < 2 || f.Index >= f.Total || f.Size < f.Total || len(f.Chunk) == 0 || len(f.Chunk) > f.Size-(f.Total-1) {
+	// Every other fragment has at least one byte, too, and so size is at least total.
+	if f.Total < 2 || f.Index >= f.Total || len(f.Chunk) == 0 || len(f.Chunk) > f.Size-(f.Total-1) {
 		return Fragment{}, errFragment
 	}
 	if last := f.Index == f.Total-1; last != (count == 1) || count > 1 {

@@ -26,7 +26,11 @@ func TestParseHeader_RefusesWhatBreaksALimit(t *testing.T) {
 		{"empty", func(f []byte) []byte { return nil }, ErrLength},
 		{"one byte short of a header", func(f []byte) []byte { return f[:HeaderLen-1] }, ErrLength},
 		{"length comes before magic", func(f []byte) []byte { f[0]++; return f[:HeaderLen-1] }, ErrLength},
-		{"above the largest frame", func(f []byte) []byte { return append(f, make([]byte, MaxFrameLen)...) }, ErrLength},
+		{"one byte above the largest frame", func(f []byte) []byte {
+			f = append(f, make([]byte, MaxFrameLen+1-len(f))...)
+			binary.BigEndian.PutUint32(f[8:], uint32(len(f)))
+			return f
+		}, ErrLength},
 		{"magic", func(f []byte) []byte { f[3]++; return f }, ErrMagic},
 		{"magic comes before version", func(f []byte) []byte { f[3]++; f[4]++; return f }, ErrMagic},
 		{"version", func(f []byte) []byte { f[4] = 2; return f }, ErrVersion},
