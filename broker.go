@@ -1,0 +1,343 @@
+package carillon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/carillon-go/carillon/internal/engine"
+	"github.com/carillon-go/carillon/internal/seal"
+	"github.com/carillon-go/carillon/internal/wire"
+	"github.com/carillon-go/carillon/site"
+)
+
+// A Broker is one instance's part in the events of its site. It is safe for
+// concurrent use. Use [Open] to make one, and Shutdown or Close to end it.
+type Broker struct {
+	cfg    Config // with defaults; read-only
+	log    *slog.Logger
+	siteID site.ID
+	local  bool // no providers: events stay in this process
+	trust  bool // tags of event frames need not be checked, see Config
+	opener *seal.Opener
+	outs   []*outlet // one per provider; read-only
+
+	events   sync.Map                     // ID → *Event
+	payloads sync.Pool                    // *[]byte
+	incoming sync.Pool                    // *[]incoming
+	self     atomic.Pointer[Source]       // this instance; never nil
+	sealers  atomic.Pointer[[]*sealer]    // newest first; a sealer per stream and key of this instance
+	keyring  atomic.Pointer[keyring]      // never nil
+	own      atomic.Pointer[ownStreams]   // never nil
+	taps     atomic.Pointer[[]*tapSub]    // changed with mu held
+	missed   atomic.Pointer[[]*missedSub] // all of all events; changed with mu held
+
+	health   health
+	drops    drops
+	panicLog rate
+	misses   misses
+	counts   struct {
+		sent, received, local, lost, panics         atomic.Uint64
+		framesReceived, bytesReceived, controlDrops atomic.Uint64
+	}
+
+	running  running // goroutines that call subscribers
+	handlers context.Context
+	stopCall context.CancelFunc // ends handlers
+	closing  atomic.Bool        // Shutdown or Close has begun; set with mu held
+	hard     chan struct{}      // closed when Close has begun
+	done     chan struct{}      // closed when all has ended
+
+	loops     sync.WaitGroup  // tick, send
+	loopCtx   context.Context // ends tick and send
+	stopLoops context.CancelFunc
+	rowLoop   sync.WaitGroup  // follow
+	followCtx context.Context // ends follow
+	stopRows  context.CancelFunc
+
+	tickWake   chan struct{} // capacity 1: Machine.Next has become earlier
+	sendWake   chan struct{} // capacity 1: there is something to send
+	followWake chan struct{} // capacity 1: read the member table now
+	inStep     chan struct{} // closed when in step
+
+	// mu guards the fields below. Nobody is called while it is held: neither
+	// subscribers nor providers nor the database. What the machine wants told is
+	// pushed into the subscribers' queues before it is released, so that all queues
+	// have it in the order of the machine.
+	mu            sync.Mutex
+	machine       *engine.Machine        // nil until the member row is committed
+	fx            engine.Effects         // of the call just made
+	verdicts      [numDropReasons]uint64 // drops counted by the machine that b.drops has
+	nextTick      time.Time              // when tick wakes; zero: only when woken
+	slab          []arrival
+	enabled       bool
+	sending       bool // event frames may be taken
+	hardClosed    bool
+	hold          holdBack
+	orderedEvents []*Event
+	control       []controlFrame
+	controlQueued uint64    // control frames queued so far
+	controlSent   uint64    // of those, tried
+	raised        uint64    // events numbered so far, in all streams
+	handed        uint64    // of those, accepted by every provider
+	space         broadcast // Raise may try again
+	progress      broadcast // controlSent or handed has grown, or others have acknowledged
+	rows          memberTable
+	asked         bool          // the machine wants the member table read
+	gone          bool          // the own row is gone
+	keyReadAt     time.Time     // unknown keys provoke no read before
+	keyWait       time.Duration // between the last two reads that they provoked
+}
+
+// Enable begins dispatch: what was received since Open is told to subscribers, then
+// what comes, and what was raised meanwhile is sent. Call it when the
+// application has loaded what its subscribers keep in step, such as caches.
+// Calling it again does nothing.
+func (b *Broker) Enable() {
+	b.mu.Lock()
+	if !b.enabled && !b.closing.Load() {
+		b.enabled, b.sending = true, true
+		b.releaseHeldLocked()
+	}
+	b.mu.Unlock()
+	b.logDropped()
+	poke(b.sendWake)
+}
+
+// Event returns the object of the event with this ID, the same for every call.
+// The first call makes it.
+func (b *Broker) Event(id ID) *Event {
+	if e := b.lookup(id); e != nil {
+		return e
+	}
+	e, _ := b.events.LoadOrStore(id, &Event{b: b, id: id})
+	return e.(*Event)
+}
+
+// lookup returns the event, or nil if nobody has asked for it.
+func (b *Broker) lookup(id ID) *Event {
+	if e, ok := b.events.Load(id); ok {
+		return e.(*Event)
+	}
+	return nil
+}
+
+// OnReceived registers fn to be told of every event received from elsewhere,
+// also of those that nobody here asked for. It is for watching: what does not
+// fit into its queue of [Config.QueueBytes] is dropped and counted, and nothing is
+// told of misses. Otherwise it is like [Event.OnRaised].
+func (b *Broker) OnReceived(fn func(Received)) (remove func()) {
+	s := &tapSub{b: b, fn: fn}
+	s.queue.limit, s.queue.handle, s.queue.group = b.cfg.QueueBytes, s.handle, &b.running
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	appendTo(&b.taps, s)
+	return func() {
+		s.removed.Store(true)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		removeFrom(&b.taps, s)
+		s.queue.close()
+	}
+}
+
+// Done returns a channel that is closed when the Broker has ended: after Close, or
+// after Shutdown.
+func (b *Broker) Done() <-chan struct{} { return b.done }
+
+// number gives ev to the machine, waiting for room if it must.
+func (b *Broker) number(ctx context.Context, ev *wire.Event, ordered bool) error {
+	for {
+		b.mu.Lock()
+		if b.closing.Load() {
+			b.mu.Unlock()
+			return fmt.Errorf("%w: %w", ErrUnsent, ErrClosed)
+		}
+		now := time.Now()
+		_, err := b.machine.Raise(now, ev, ordered, &b.fx)
+		if err == nil {
+			b.raised++
+		}
+		b.applyLocked(now)
+		enabled := b.enabled
+		var room <-chan struct{}
+		if err != nil {
+			room = b.space.wait()
+		}
+		b.mu.Unlock()
+		switch {
+		case err == nil:
+			poke(b.sendWake)
+			return nil
+		case !errors.Is(err, engine.ErrFull):
+			return fmt.Errorf("%w: %w", ErrUnsent, err)
+		case !enabled:
+			return fmt.Errorf("%w: %w: %d bytes are waiting (Config.UnsentBytes)", ErrUnsent, ErrNotEnabled, b.cfg.UnsentBytes)
+		}
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ErrUnsent, context.Cause(ctx))
+		case <-b.hard:
+			return fmt.Errorf("%w: %w", ErrUnsent, ErrClosed)
+		}
+	}
+}
+
+// Flush waits until everything raised so far was accepted by every provider, or
+// until ctx ends. Accepted does not mean received. Before Enable it waits for
+// Enable, if anything was raised.
+func (b *Broker) Flush(ctx context.Context) error {
+	if b.closing.Load() {
+		return ErrClosed
+	}
+	return b.flush(ctx)
+}
+
+func (b *Broker) flush(ctx context.Context) error {
+	b.mu.Lock()
+	want := b.raised
+	b.mu.Unlock()
+	left, err := b.waitProgress(ctx, func() uint64 { return want - min(b.handed, want) })
+	if err != nil {
+		return fmt.Errorf("carillon: flush: %d events were not handed to every provider: %w", left, err)
+	}
+	return nil
+}
+
+// waitProgress waits until missing, which is called with the mutex held, is 0, and
+// returns what was missing when it gave up.
+func (b *Broker) waitProgress(ctx context.Context, missing func() uint64) (uint64, error) {
+	for {
+		b.mu.Lock()
+		n := missing()
+		progress := b.progress.wait()
+		b.mu.Unlock()
+		if n == 0 {
+			return 0, nil
+		}
+		select {
+		case <-progress:
+		case <-ctx.Done():
+			return n, context.Cause(ctx)
+		case <-b.hard:
+			return n, ErrClosed
+		}
+	}
+}
+
+// tick calls the machine when its time has come.
+func (b *Broker) tick() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		b.mu.Lock()
+		now := time.Now()
+		if at := b.machine.Next(); !at.IsZero() && !now.Before(at) {
+			b.machine.Tick(now, &b.fx)
+			b.applyLocked(now)
+			b.countVerdictsLocked()
+		}
+		b.nextTick = b.machine.Next()
+		at := b.nextTick
+		b.mu.Unlock()
+		b.logDropped()
+
+		timer.Stop()
+		var due <-chan time.Time
+		if !at.IsZero() {
+			timer.Reset(time.Until(at))
+			due = timer.C
+		}
+		select {
+		case <-due:
+		case <-b.tickWake:
+		case <-b.loopCtx.Done():
+			return
+		}
+	}
+}
+
+// applyLocked does what the machine asks for. b.mu is held.
+func (b *Broker) applyLocked(now time.Time) {
+	fx := &b.fx
+	if len(fx.Items) > 0 {
+		b.slab = nil // of another call
+		for i := range fx.Items {
+			b.itemLocked(&fx.Items[i], len(fx.Items)-i)
+		}
+	}
+	for i := range fx.Control {
+		b.queueControlLocked(&fx.Control[i])
+	}
+	if len(fx.Control) > 0 {
+		poke(b.sendWake)
+	}
+	if fx.AskMembers {
+		b.asked = true
+		poke(b.followWake)
+	}
+	if fx.Gone && !b.gone {
+		b.gone = true
+		poke(b.followWake)
+	}
+	if fx.InStep {
+		close(b.inStep)
+	}
+	if fx.Space {
+		b.space.signal()
+		b.progress.signal()
+	}
+	fx.Reset()
+	if at := b.machine.Next(); !at.IsZero() && (b.nextTick.IsZero() || at.Before(b.nextTick)) {
+		b.nextTick = at
+		poke(b.tickWake)
+	}
+}
+
+// A controlFrame waits to be sealed and sent.
+type controlFrame struct {
+	bytes []byte
+	to    site.StreamID // zero: everybody
+}
+
+// maxControl bounds the control frames that wait. They are repeated as
+// long as they matter, so the oldest can go.
+const maxControl = 1024
+
+func (b *Broker) queueControlLocked(c *engine.Control) {
+	if len(b.control) >= maxControl {
+		b.control = slices.Delete(b.control, 0, 1)
+		b.counts.controlDrops.Add(1)
+		b.controlSent++
+	}
+	b.control = append(b.control, controlFrame{bytes: c.Frame, to: c.To})
+	b.controlQueued++
+}
+
+// verdictDrops says which drop each verdict of the machine is.
+var verdictDrops = [...]struct {
+	verdict engine.Verdict
+	reason  DropReason
+}{
+	{engine.Duplicate, DropDuplicate}, {engine.Late, DropLate}, {engine.BeforeBaseline, DropBeforeBaseline},
+	{engine.UnknownStream, DropUnknownStream}, {engine.ClosedStream, DropClosedStream},
+	{engine.HoldOverflow, DropHeldOverflow}, {engine.Inconsistent, DropInconsistent},
+	{engine.Undecodable, DropUndecodable},
+}
+
+// countVerdictsLocked counts what the machine dropped since the last call.
+func (b *Broker) countVerdictsLocked() {
+	counts := b.machine.Counts()
+	for _, v := range verdictDrops {
+		if n := counts[v.verdict]; n > b.verdicts[v.reason] {
+			b.drops.add(v.reason, n-b.verdicts[v.reason])
+			b.verdicts[v.reason] = n
+		}
+	}
+}

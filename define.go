@@ -1,0 +1,155 @@
+package carillon
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+)
+
+// A Definition says what an event means to this program: its name, the type of
+// its parameter, how that is encoded, and whether its order matters. It is
+// usually a variable of a package, is read-only, and serves any number of
+// Brokers. Use [Define] to make one.
+//
+// Only types that a program has defined ever travel: a received event is decoded into the
+// type of the definition that its receiver has, and nothing on the wire names a type.
+type Definition[T any] struct{ def *definition }
+
+// definition is a Definition without its type parameter.
+type definition struct {
+	id      ID
+	name    string
+	typ     reflect.Type
+	codec   Codec
+	ordered bool
+
+	check  func(v any) error // whether v is of the type
+	decode func(payload []byte) (any, error)
+}
+
+// A Codec turns parameters into bytes and back. It is safe for concurrent use.
+type Codec interface {
+	// Name is the codec's name. Definitions of one event that differ in it are
+	// in conflict.
+	Name() string
+	// Encode appends the encoding of v to dst and returns the result.
+	Encode(dst []byte, v any) ([]byte, error)
+	// Decode decodes data into what v points to. It neither changes nor keeps data.
+	Decode(data []byte, v any) error
+}
+
+// JSON returns the default codec, that of package encoding/json.
+func JSON() Codec { return jsonCodec{} }
+
+type jsonCodec struct{}
+
+func (jsonCodec) Name() string { return "json" }
+
+func (jsonCodec) Encode(dst []byte, v any) ([]byte, error) {
+	b, err := json.Marshal(v)
+	return append(dst, b...), err
+}
+
+func (jsonCodec) Decode(data []byte, v any) error { return json.Unmarshal(data, v) }
+
+// A DefineOption changes a definition.
+type DefineOption func(*definition)
+
+// WithCodec has parameters encoded by c instead of as JSON. All instances of a
+// site must agree.
+func WithCodec(c Codec) DefineOption { return func(d *definition) { d.codec = c } }
+
+// Ordered has subscribers elsewhere told of the events of one instance in the
+// order in which they were raised: a subscriber waits while one that precedes
+// is missing, until it arrives or is told as missed. Without it, events are
+// told as they come. Nothing is promised between different events, between
+// instances, or between raises that run at the same time.
+func Ordered() DefineOption { return func(d *definition) { d.ordered = true } }
+
+// Define defines an event. The name is for people and must not be empty, nor
+// the ID zero: Define panics.
+func Define[T any](id ID, name string, opts ...DefineOption) *Definition[T] {
+	if id.IsZero() || name == "" {
+		panic(fmt.Sprintf("carillon: define event %q (%v): it needs a name and an ID that is not zero", name, id))
+	}
+	d := &definition{id: id, name: name, typ: reflect.TypeFor[T](), codec: jsonCodec{}}
+	for _, o := range opts {
+		o(d)
+	}
+	d.check = func(v any) error {
+		if _, ok := v.(T); !ok && (v != nil || d.typ.Kind() != reflect.Interface) {
+			return fmt.Errorf("it is defined with a parameter of type %v, not %T", d.typ, v)
+		}
+		return nil
+	}
+	d.decode = func(payload []byte) (any, error) {
+		v := new(T)
+		err := d.codec.Decode(payload, v)
+		return *v, err
+	}
+	return &Definition[T]{d}
+}
+
+func (d *definition) encode(dst []byte, v any) ([]byte, error) {
+	if err := d.check(v); err != nil {
+		return dst, err
+	}
+	return d.codec.Encode(dst, v)
+}
+
+// sameAs reports whether it makes no difference which of the two is used.
+func (d *definition) sameAs(o *definition) bool {
+	return d.name == o.name && d.typ == o.typ && d.ordered == o.ordered && d.codec.Name() == o.codec.Name()
+}
+
+// ID returns the event's GUID.
+func (d *Definition[T]) ID() ID { return d.def.id }
+
+// Name returns the event's name.
+func (d *Definition[T]) Name() string { return d.def.name }
+
+// Event returns b's object of the event, which has this definition from then
+// on. It panics when it has another one already that differs in name, type, codec or
+// order: two parts of the program use one GUID for two events.
+func (d *Definition[T]) Event(b *Broker) *Event {
+	e := b.Event(d.def.id)
+	if was := e.def.Load(); was == d.def {
+		return e
+	}
+	if !e.def.CompareAndSwap(nil, d.def) {
+		if was := e.def.Load(); !was.sameAs(d.def) {
+			panic(fmt.Sprintf("carillon: event %v is defined twice: as %q with %v and as %q with %v",
+				d.def.id, was.name, was.typ, d.def.name, d.def.typ))
+		}
+		return e
+	}
+	if d.def.ordered {
+		b.mu.Lock()
+		b.orderedEvents = append(b.orderedEvents, e)
+		b.mu.Unlock()
+	}
+	return e
+}
+
+// OnRaised is [Event.OnRaised] with the parameter's type. An event received
+// whose parameter does not decode is missed.
+func (d *Definition[T]) OnRaised(b *Broker, fn func(ctx context.Context, r Raised[T])) (remove func()) {
+	return d.Event(b).OnRaised(func(ctx context.Context, r Raised[any]) {
+		v, _ := r.Parameter.(T) // of this type or, if that is an interface, nil: see definition.check
+		fn(ctx, Raised[T]{
+			Event: r.Event, Raiser: r.Raiser, Parameter: v, Local: r.Local,
+			Source: r.Source, Ordinal: r.Ordinal, Sent: r.Sent,
+		})
+	})
+}
+
+// OnMissed is [Event.OnMissed].
+func (d *Definition[T]) OnMissed(b *Broker, fn func(ctx context.Context, m Missed)) (remove func()) {
+	return d.Event(b).OnMissed(fn)
+}
+
+// Raise is [Event.Raise] with the parameter's type.
+func (d *Definition[T]) Raise(ctx context.Context, b *Broker, raiser ID, v T, opts ...RaiseOption) error {
+	return d.Event(b).Raise(ctx, raiser, v, opts...)
+}

@@ -1,0 +1,469 @@
+package carillon
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	crand "crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/carillon-go/carillon/internal/seal"
+	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/site"
+)
+
+const (
+	databaseTimeout = 4 * time.Second  // of one call
+	forgetClosed    = 10 * time.Minute // the names of instances that are gone
+	longestKeyWait  = 10 * time.Second // between reads that unknown keys provoke
+	maxOwn          = 256              // streams of this instance that are remembered
+)
+
+// A Member is a running instance, as the site database and its frames say.
+type Member struct {
+	Site        site.ID
+	SiteName    string // empty if the site is not known here
+	Stream      site.StreamID
+	Server      string
+	Application string
+	Version     string
+	Role        Role
+	Addresses   map[string][]string // by provider name; read-only
+
+	Joined      time.Time // by the database's clock
+	LastContact time.Time // last renewal of its row, by the database's clock, or later frame
+	Self        bool      // it is this instance
+	Lapsed      bool      // its lease has run out, and no frame came for as long: it is probably gone
+}
+
+// memberTable is what this instance knows of the member rows of accepted sites. It belongs
+// to the Broker's mutex.
+type memberTable struct {
+	members  map[site.StreamID]*memberRow
+	sources  map[site.StreamID]*Source
+	revision site.Revision
+	offset   time.Duration // the database's clock less this one
+}
+
+type memberRow struct {
+	site.Member
+	closed time.Time // by this clock, when it was seen closed; zero while open
+}
+
+// update takes rows as they were read, and reports whether who is there, or how
+// to reach them, has changed.
+func (t *memberTable) update(rows []site.Member, now time.Time) (changed bool) {
+	if t.members == nil {
+		t.members, t.sources = map[site.StreamID]*memberRow{}, map[site.StreamID]*Source{}
+	}
+	for _, m := range rows {
+		row := t.members[m.Stream]
+		if row == nil {
+			row = &memberRow{Member: site.Member{Stream: m.Stream}}
+			t.members[m.Stream] = row
+			t.sources[m.Stream] = &Source{Site: m.Site, Stream: m.Stream, Server: m.Server, Application: m.Application}
+		}
+		if row.State != m.State || !maps.EqualFunc(row.Addresses, m.Addresses, slices.Equal) {
+			changed = true
+		}
+		if m.State != site.MemberOpen && row.closed.IsZero() {
+			row.closed = now
+		}
+		row.Member = m
+	}
+	for stream, row := range t.members {
+		if !row.closed.IsZero() && now.Sub(row.closed) > forgetClosed {
+			delete(t.members, stream)
+			delete(t.sources, stream)
+		}
+	}
+	return changed
+}
+
+// open returns the open rows, ascending by stream.
+func (t *memberTable) open() []site.Member {
+	var open []site.Member
+	for _, row := range t.members {
+		if row.State == site.MemberOpen {
+			open = append(open, row.Member)
+		}
+	}
+	slices.SortFunc(open, func(a, b site.Member) int { return bytes.Compare(a.Stream[:], b.Stream[:]) })
+	return open
+}
+
+// Members returns the instances that the site database has as running, this one
+// included, of all sites accepted, by site, server and stream.
+func (b *Broker) Members() []Member {
+	if b.local {
+		return nil
+	}
+	b.mu.Lock()
+	rows := b.rows.open()
+	offset := b.rows.offset
+	peers := b.machine.Peers()
+	b.mu.Unlock()
+	heard := make(map[site.StreamID]time.Time, len(peers))
+	for _, p := range peers {
+		heard[p.Stream] = p.HeardAt
+	}
+	names := map[site.ID]string{}
+	for _, s := range b.keyring.Load().accepted {
+		names[s.ID] = s.Name
+	}
+	self, now := b.self.Load().Stream, time.Now()
+	members := make([]Member, len(rows))
+	for i, r := range rows {
+		m := Member{
+			Site: r.Site, SiteName: names[r.Site], Stream: r.Stream, Server: r.Server, Application: r.Application,
+			Version: r.Version, Role: Role(r.Role), Addresses: r.Addresses,
+			Joined: r.Joined, LastContact: r.Seen, Self: r.Stream == self, Lapsed: r.Lapsed,
+		}
+		if at := heard[r.Stream]; at.After(m.LastContact) {
+			m.LastContact = at
+		}
+		if m.Self {
+			m.LastContact = now
+		}
+		m.Lapsed = (m.Lapsed || now.Add(offset).Sub(r.Seen) > b.cfg.Lease) && now.Sub(m.LastContact) > b.cfg.Lease
+		members[i] = m
+	}
+	slices.SortStableFunc(members, func(x, y Member) int {
+		return cmp.Or(strings.Compare(x.SiteName, y.SiteName), strings.Compare(x.Server, y.Server))
+	})
+	return members
+}
+
+// health is what this instance knows of its connection to the site database. It is
+// safe for concurrent use.
+type health struct {
+	mu       sync.Mutex // guards the fields below
+	since    time.Time  // when the first of the calls that failed began; zero: the last one succeeded
+	err      error      // of the last one
+	good     time.Time  // when the last one that succeeded began
+	isolated bool       // that was more than a lease ago
+}
+
+// away returns since when the database does not answer, and how it fails; the zero
+// Time if it does.
+func (h *health) away() (time.Time, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.since, h.err
+}
+
+// note records what came of a call that began at start. It returns how long the database
+// was away if it is back, and whether isolation has begun or ended with this call.
+func (h *health) note(start time.Time, lease time.Duration, err error) (back time.Duration, gone, isolation bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err == nil {
+		if !h.since.IsZero() {
+			back = start.Sub(h.since)
+		}
+		isolation = h.isolated
+		h.since, h.err, h.good, h.isolated = time.Time{}, nil, start, false
+		return back, false, isolation
+	}
+	gone = h.since.IsZero()
+	if gone {
+		h.since = start
+	}
+	h.err = err
+	if !h.isolated && time.Since(h.good) >= lease {
+		h.isolated, isolation = true, true
+	}
+	return 0, gone, isolation
+}
+
+// database makes one call of the site database, within bounds of time, and
+// keeps book of whether it answers. [site.ErrGone] and [site.ErrStale] are answers.
+func (b *Broker) database(ctx context.Context, call func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
+	defer cancel()
+	start := time.Now()
+	err := call(ctx)
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return err // it is this instance that stops
+	}
+	answer := err
+	if errors.Is(err, site.ErrGone) || errors.Is(err, site.ErrStale) {
+		answer = nil
+	}
+	back, gone, isolation := b.health.note(start, b.cfg.Lease, answer)
+	switch {
+	case gone:
+		b.log.Warn("site database away; events keep flowing between the instances that know each other", keyError, err)
+	case back > 0:
+		b.log.Info("site database back", "after", back)
+	}
+	if isolation {
+		b.mu.Lock()
+		b.isolatedLocked()
+		b.mu.Unlock()
+		b.logDropped()
+	}
+	return err
+}
+
+// isolatedLocked has everybody told that events may have been missed without a
+// trace. b.mu is held.
+func (b *Broker) isolatedLocked() {
+	if b.cfg.Role&Subscribe != 0 && b.enabled && !b.closing.Load() {
+		b.tellMissedLocked(&Missed{Reason: MissedIsolated, Reports: 1})
+	}
+}
+
+// follow keeps this instance's row alive, and what it knows of the others up to date,
+// until followCtx ends.
+func (b *Broker) follow() {
+	var (
+		renewAt = time.Now().Add(b.cfg.Lease / 3)
+		reapAt  = time.Now().Add(b.reapIn())
+		timer   = time.NewTimer(b.pollIn())
+	)
+	defer timer.Stop()
+	for {
+		select {
+		case <-b.followCtx.Done():
+			return
+		case <-timer.C:
+		case <-b.followWake:
+		}
+		b.readChanges()
+		if now := time.Now(); !now.Before(renewAt) {
+			if b.renew() == nil {
+				renewAt = now.Add(b.cfg.Lease / 3)
+			}
+		}
+		if b.rowGone() {
+			b.rejoin()
+		}
+		if now := time.Now(); !now.Before(reapAt) {
+			reapAt = now.Add(b.reapIn())
+			b.reap()
+		}
+		timer.Reset(b.pollIn())
+	}
+}
+
+// pollIn returns when to read the changes next: with jitter, so that instances
+// that started together do not read together for ever.
+func (b *Broker) pollIn() time.Duration { return b.cfg.Poll*3/4 + rand.N(b.cfg.Poll/2+1) }
+
+// reapIn returns when to reap next: rarely, and less so the more there are to do
+// it.
+func (b *Broker) reapIn() time.Duration {
+	b.mu.Lock()
+	n := len(b.rows.members)
+	b.mu.Unlock()
+	return b.cfg.Lease + rand.N(b.cfg.Lease*time.Duration(1+n/4))
+}
+
+// readChanges reads what changed in the member table and the keyrings.
+func (b *Broker) readChanges() {
+	b.mu.Lock()
+	asked, since := b.asked, b.rows.revision
+	b.asked = false
+	b.mu.Unlock()
+	var snap site.Snapshot
+	err := b.database(b.followCtx, func(ctx context.Context) (err error) {
+		snap, err = b.cfg.Database.Changes(ctx, since)
+		return err
+	})
+	if errors.Is(err, site.ErrStale) && since > 0 {
+		// The database was restored from a backup, or a replica answered. The rows
+		// that this instance knows may not be in it, so everything is read again.
+		b.log.Warn("site database is older than what was read from it before", keyError, err)
+		b.mu.Lock()
+		b.rows.revision = 0
+		b.mu.Unlock()
+	}
+	if err == nil && len(snap.Sites) > 0 {
+		if err := b.useSites(snap.Sites); err != nil {
+			b.log.Error("keyring not taken over", keyError, err)
+		}
+	}
+	b.mu.Lock()
+	now := time.Now()
+	if err != nil {
+		if asked {
+			b.machine.AskFailed(now)
+		}
+		b.applyLocked(now)
+		b.mu.Unlock()
+		return
+	}
+	rows := b.acceptedRows(snap.Members)
+	changed := b.rows.update(rows, now)
+	b.rows.revision, b.rows.offset = snap.Revision, snap.Now.Sub(now)
+	b.machine.Members(now, b.foreign(rows), asked, &b.fx)
+	b.applyLocked(now)
+	b.countVerdictsLocked()
+	b.mu.Unlock()
+	b.logDropped()
+	if changed {
+		b.tellProviders()
+	}
+}
+
+// acceptedRows returns the rows of sites that are accepted.
+func (b *Broker) acceptedRows(rows []site.Member) []site.Member {
+	ring := b.keyring.Load()
+	return slices.DeleteFunc(rows, func(m site.Member) bool { return !ring.accepts(m.Site) })
+}
+
+// foreign returns the rows without those of streams that this instance had before.
+func (b *Broker) foreign(rows []site.Member) []site.Member {
+	own, self := *b.own.Load(), b.self.Load().Stream
+	return slices.DeleteFunc(slices.Clone(rows), func(m site.Member) bool {
+		return m.Stream != self && own.has(m.Stream)
+	})
+}
+
+// tellProviders tells providers who is there. It is never called concurrently.
+func (b *Broker) tellProviders() {
+	own := *b.own.Load()
+	b.mu.Lock()
+	m := provider.Members{Self: b.self.Load().Stream, Others: b.rows.open()}
+	b.mu.Unlock()
+	m.Others = slices.DeleteFunc(m.Others, func(r site.Member) bool { return own.has(r.Stream) })
+	for _, o := range b.outs {
+		if o.watcher != nil {
+			o.watcher.SetMembers(m)
+		}
+	}
+}
+
+// keyWanted has the keyring read soon, because a frame named a key that is not
+// in it. Anybody can send such frames, so the reads they provoke become rare.
+func (b *Broker) keyWanted() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if now.Before(b.keyReadAt) {
+		return
+	}
+	if now.Sub(b.keyReadAt) > longestKeyWait {
+		b.keyWait = 0
+	}
+	b.keyWait = min(max(b.cfg.Poll, 2*b.keyWait), longestKeyWait)
+	b.keyReadAt = now.Add(b.keyWait)
+	poke(b.followWake)
+}
+
+// renew extends the lease of the own row. The mark in it is that of what was handed to
+// the providers: whoever reads it takes everything up to it for sent.
+func (b *Broker) renew() error {
+	b.mu.Lock()
+	mark := b.machine.HandedMark()
+	b.mu.Unlock()
+	generation := b.keyring.Load().self.Generation
+	err := b.database(b.followCtx, func(ctx context.Context) error {
+		return b.cfg.Database.Renew(ctx, b.self.Load().Stream, site.Renewal{
+			Mark: mark, Verifies: generation, Signs: generation, Lease: b.cfg.Lease,
+		})
+	})
+	if errors.Is(err, site.ErrGone) {
+		b.mu.Lock()
+		b.gone = true
+		b.mu.Unlock()
+	}
+	return err
+}
+
+func (b *Broker) rowGone() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.gone
+}
+
+// reap closes the rows of others that are long dead.
+func (b *Broker) reap() {
+	var reaped []site.StreamID
+	err := b.database(b.followCtx, func(ctx context.Context) (err error) {
+		reaped, err = b.cfg.Database.Reap(ctx, b.cfg.Lease)
+		return err
+	})
+	if err == nil && len(reaped) > 0 {
+		b.log.Info("closed member rows whose instances are gone", "streams", reaped)
+	}
+}
+
+// rejoin takes a new stream, because the row of the present one is gone. If that
+// fails, the next round tries again.
+func (b *Broker) rejoin() {
+	old := b.self.Load().Stream
+	var stream site.StreamID
+	if err := b.database(b.followCtx, func(ctx context.Context) (err error) {
+		stream, err = b.join(ctx)
+		return err
+	}); err != nil {
+		b.log.Warn("member row is gone and no new one could be made yet", keyStream, old, keyError, err)
+		return
+	}
+	key := b.keyring.Load().active
+	s, err := seal.NewSealer(key, b.siteID, stream)
+	if err != nil {
+		b.log.Error("member row is gone and the key cannot seal for a new stream", keyStream, old, keyError, err)
+		return
+	}
+	b.addSealer(&sealer{Sealer: s, stream: stream, key: key.ID})
+	b.setSelf(stream)
+	b.tellProviders()
+	b.mu.Lock()
+	now := time.Now()
+	b.machine.Renumber(now, stream, &b.fx)
+	b.gone = false
+	b.applyLocked(now)
+	b.mu.Unlock()
+	b.log.Warn("member row was gone; went on with a new stream", keyStream, stream, "old", old)
+}
+
+// join takes a new stream and commits its row. Whether a row was committed is unclear
+// after an error, so every attempt takes a stream of its own and remembers it.
+func (b *Broker) join(ctx context.Context) (site.StreamID, error) {
+	epoch, err := b.cfg.Database.NextEpoch(ctx)
+	if err != nil {
+		return site.StreamID{}, fmt.Errorf("take an epoch: %w", err)
+	}
+	var random [8]byte
+	crand.Read(random[:])
+	stream := site.NewStreamID(epoch, binary.BigEndian.Uint64(random[:]))
+	own := append(slices.Clone(*b.own.Load()), stream)
+	own = own[max(0, len(own)-maxOwn):]
+	b.own.Store(&own)
+	generation := b.keyring.Load().self.Generation
+	err = b.cfg.Database.Join(ctx, site.Member{
+		Site: b.siteID, Stream: stream, Server: b.cfg.Server, Application: b.cfg.Application, Version: b.cfg.Version,
+		Role: site.Role(b.cfg.Role), Addresses: b.addresses(), Verifies: generation, Signs: generation,
+	}, b.cfg.Lease)
+	if err != nil {
+		return site.StreamID{}, fmt.Errorf("write the member row: %w", err)
+	}
+	return stream, nil
+}
+
+// addresses returns what others must know to reach this instance.
+func (b *Broker) addresses() map[string][]string {
+	a := map[string][]string{}
+	for _, o := range b.outs {
+		if adv, ok := o.provider.(provider.Advertiser); ok {
+			a[o.name] = adv.Addresses()
+		}
+	}
+	return a
+}
+
+// setSelf makes stream the one of this instance.
+func (b *Broker) setSelf(stream site.StreamID) {
+	b.self.Store(&Source{Site: b.siteID, Stream: stream, Server: b.cfg.Server, Application: b.cfg.Application})
+}

@@ -1,0 +1,264 @@
+package carillon
+
+import (
+	"context"
+	crand "crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/carillon-go/carillon/internal/engine"
+	"github.com/carillon-go/carillon/internal/seal"
+	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/site"
+)
+
+const (
+	joinTries     = 3
+	snapshotTries = 5
+	snapshotAgain = 200 * time.Millisecond
+
+	holdFrames = 256     // frames of streams that are not known yet
+	holdFrame  = 1 << 20 // bytes of them
+)
+
+// Open joins the site and returns when this instance is in step: from then on, every event
+// of others that it can know to exist is raised here or told as missed, as soon as
+// [Broker.Enable] is called. Load caches between the two.
+//
+// In this order, Open makes the site and its secret in the database if there are none, makes
+// the Broker, starts every provider, writes this instance's member row, and asks
+// the others where they stand. With nobody else there that takes
+// milliseconds; an instance that does not answer, because it was killed a
+// moment ago, can hold it up for 2 s.
+//
+// ctx bounds Open alone. A database that does not answer is an error within 5 s; what
+// is wrong with cfg is a [*ConfigError]. When Open fails, nothing is left
+// behind: the providers are closed and no member row is open.
+func Open(ctx context.Context, cfg Config) (*Broker, error) {
+	providers := cfg.Providers
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		for _, p := range providers {
+			if p != nil {
+				p.Close()
+			}
+		}
+		return nil, err
+	}
+	b := newBroker(cfg)
+	if b.local {
+		close(b.inStep)
+		return b, nil
+	}
+	if err := b.open(ctx); err != nil {
+		b.begin(true)
+		b.teardown(b.handlers)
+		return nil, fmt.Errorf("carillon: open site %q: %w", cfg.Site, err)
+	}
+	b.log.Info("in step", "site", cfg.Site, keyStream, b.self.Load().Stream)
+	return b, nil
+}
+
+func newBroker(cfg Config) *Broker {
+	b := &Broker{
+		cfg:        cfg,
+		log:        cfg.Logger.With("component", "carillon"),
+		local:      len(cfg.Providers) == 0,
+		trust:      cfg.TrustSecureChannel && cfg.secure(),
+		opener:     seal.NewOpener(),
+		hard:       make(chan struct{}),
+		done:       make(chan struct{}),
+		tickWake:   make(chan struct{}, 1),
+		sendWake:   make(chan struct{}, 1),
+		followWake: make(chan struct{}, 1),
+		inStep:     make(chan struct{}),
+	}
+	b.handlers, b.stopCall = context.WithCancel(context.Background())
+	b.loopCtx, b.stopLoops = context.WithCancel(context.Background())
+	b.followCtx, b.stopRows = context.WithCancel(b.loopCtx)
+	b.incoming.New = func() any { return new([]incoming) }
+	b.own.Store(&ownStreams{})
+	b.setSelf(site.StreamID{})
+	b.keyring.Store(&keyring{})
+	for _, p := range cfg.Providers {
+		o := &outlet{provider: p, name: p.Name()}
+		o.unicaster, _ = p.(provider.Unicaster)
+		o.watcher, _ = p.(provider.MemberWatcher)
+		b.outs = append(b.outs, o)
+	}
+	return b
+}
+
+// open is Open for a Broker with providers. What it leaves behind when it fails,
+// teardown cleans up.
+func (b *Broker) open(ctx context.Context) error {
+	if err := b.ask(ctx, "ensure the site", func(ctx context.Context) error {
+		s, err := b.cfg.Database.EnsureSite(ctx, b.cfg.Site)
+		b.siteID = s.ID
+		return err
+	}); err != nil {
+		return err
+	}
+	if err := b.readKeys(ctx); err != nil {
+		return err
+	}
+	for _, name := range b.cfg.AcceptSites {
+		if !slices.ContainsFunc(b.keyring.Load().accepted, func(s site.Site) bool { return s.Name == name }) {
+			b.log.Warn("a site to be accepted is not registered in the database (yet)", "site", name)
+		}
+	}
+	b.setSelf(site.StreamID{})
+	if err := b.startProviders(ctx); err != nil {
+		return err
+	}
+
+	var stream site.StreamID
+	if err := b.ask(ctx, "join", func(ctx context.Context) (err error) {
+		for range joinTries {
+			if stream, err = b.join(ctx); err == nil || ctx.Err() != nil || errors.Is(err, site.ErrFull) {
+				break
+			}
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	b.setSelf(stream)
+	// A key that became active before the row was there may rely on nobody
+	// signing with an older one, so the keys are read again.
+	if err := b.readKeys(ctx); err != nil {
+		return err
+	}
+	key := b.keyring.Load().active
+	s, err := seal.NewSealer(key, b.siteID, stream)
+	if err != nil {
+		return err
+	}
+	b.addSealer(&sealer{Sealer: s, stream: stream, key: key.ID})
+	b.makeMachine(stream, key.ID, s.Trailer())
+
+	snap, err := b.snapshot(ctx, stream)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	b.health.note(now, b.cfg.Lease, nil)
+	b.mu.Lock()
+	rows := b.acceptedRows(snap.Members)
+	b.rows.update(rows, now)
+	b.rows.revision, b.rows.offset = snap.Revision, snap.Now.Sub(now)
+	b.mu.Unlock()
+	b.tellProviders()
+
+	b.mu.Lock()
+	now = time.Now()
+	b.machine.Start(now, b.foreign(rows), &b.fx)
+	b.applyLocked(now)
+	b.mu.Unlock()
+	b.loops.Go(b.tick)
+	b.loops.Go(b.send)
+	b.rowLoop.Go(b.follow)
+	select {
+	case <-b.inStep:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("come into step with the other instances: %w", context.Cause(ctx))
+	}
+}
+
+// ask makes one call of the site database, and explains why it failed.
+func (b *Broker) ask(ctx context.Context, tried string, call func(ctx context.Context) error) error {
+	bounded, cancel := context.WithTimeout(ctx, databaseTimeout)
+	defer cancel()
+	err := call(bounded)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", tried, err)
+	case errors.Is(err, site.ErrSchema):
+		return fmt.Errorf("%s: %w; upgrade this program", tried, err)
+	case errors.Is(err, site.ErrStale):
+		return fmt.Errorf("%s: %w; configure the address of the primary", tried, err)
+	case errors.Is(err, site.ErrFull):
+		return fmt.Errorf("%s: %w; end instances, or wait until dead ones are reaped", tried, err)
+	case bounded.Err() != nil:
+		return fmt.Errorf("%s: the site database did not answer within %v: %w; check that it runs and can be reached at the address configured, and that its connection pool has room", tried, databaseTimeout, err)
+	}
+	return fmt.Errorf("%s: %w; check that the site database runs, its address, and the rights of its user", tried, err)
+}
+
+// readKeys reads all sites with their keys.
+func (b *Broker) readKeys(ctx context.Context) error {
+	return b.ask(ctx, "read the keys", func(ctx context.Context) error {
+		all, err := b.cfg.Database.Sites(ctx)
+		if err != nil {
+			return err
+		}
+		return b.useSites(all)
+	})
+}
+
+// startProviders subscribes on every provider.
+func (b *Broker) startProviders(ctx context.Context) error {
+	var env provider.Env
+	if err := b.ask(ctx, "find the own address", func(ctx context.Context) (err error) {
+		env.Route, err = b.cfg.Database.ClientAddr(ctx)
+		return err
+	}); err != nil {
+		b.log.Info("address of this instance not known; providers that need it must have it configured", keyError, err)
+	}
+	ring := b.keyring.Load()
+	env.Site, env.Sites, env.Keys = b.siteID, ring.ids, providerKeys{b}
+	env.Reconnected = func() { poke(b.followWake) } // the rows' marks tell what was lost
+	for _, o := range b.outs {
+		env := env
+		env.Logger = b.cfg.Logger.With("component", "carillon/"+o.name, slog.String(keyProvider, o.name))
+		env.Deliver = func(batch provider.Batch) { b.deliver(o, batch) }
+		if err := o.provider.Start(ctx, env); err != nil {
+			return fmt.Errorf("start provider %q: %w", o.name, err)
+		}
+	}
+	return nil
+}
+
+func (b *Broker) makeMachine(stream site.StreamID, key site.KeyID, trailer int) {
+	var seed [8]byte
+	crand.Read(seed[:])
+	m := engine.New(engine.Config{
+		Site: b.siteID, Stream: stream, Role: site.Role(b.cfg.Role), Key: key,
+		FrameBytes: b.cfg.frameBytes(), TrailerBytes: trailer,
+		MaxEventBytes: b.cfg.MaxEventBytes, UnsentBytes: b.cfg.UnsentBytes,
+		RingBytes: b.cfg.RingBytes, RingFrames: b.cfg.RingFrames,
+		HoldFrames: holdFrames, HoldBytes: max(holdFrame, b.cfg.HoldBytes),
+		MissedAfter: b.cfg.MissedAfter, MaxStall: b.cfg.MaxStall, IdleHeartbeat: b.cfg.idleHeartbeat(),
+		Seed: binary.BigEndian.Uint64(seed[:]),
+	})
+	b.mu.Lock()
+	b.machine = m
+	b.mu.Unlock()
+}
+
+// snapshot reads who is there, after the own row was committed.
+func (b *Broker) snapshot(ctx context.Context, self site.StreamID) (snap site.Snapshot, err error) {
+	for try := 1; ; try++ {
+		err = b.ask(ctx, "read the snapshot", func(ctx context.Context) (err error) {
+			snap, err = b.cfg.Database.Snapshot(ctx, self, b.keyring.Load().ids)
+			return err
+		})
+		if err == nil || !errors.Is(err, site.ErrStale) || try == snapshotTries {
+			return snap, err
+		}
+		pause := time.NewTimer(snapshotAgain)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return snap, err
+		}
+	}
+}

@@ -1,0 +1,252 @@
+package carillon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/carillon-go/carillon/internal/engine"
+	"github.com/carillon-go/carillon/internal/seal"
+	"github.com/carillon-go/carillon/internal/wire"
+	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/site"
+)
+
+// How long to wait before frames that a provider did not accept are sent again.
+const (
+	firstRetry = 10 * time.Millisecond
+	lastRetry  = time.Second
+)
+
+// A sealer seals the frames of one of this instance's streams under one key.
+type sealer struct {
+	*seal.Sealer
+	stream site.StreamID
+	key    site.KeyID
+}
+
+// maxSealers is how many are remembered. Frames that were numbered under an
+// older one have long been sent.
+const maxSealers = 8
+
+// addSealer makes s known to sealFrame. It is never called concurrently.
+func (b *Broker) addSealer(s *sealer) {
+	list := []*sealer{s}
+	if old := b.sealers.Load(); old != nil {
+		list = append(list, *old...)
+	}
+	list = list[:min(len(list), maxSealers)]
+	b.sealers.Store(&list)
+}
+
+// sealFrame seals a frame of this instance in place.
+func (b *Broker) sealFrame(frame []byte) {
+	h, err := wire.ParseHeader(frame)
+	if err == nil {
+		for _, s := range *b.sealers.Load() {
+			if s.stream == h.Stream && s.key == h.Key {
+				s.Seal(frame)
+				return
+			}
+		}
+		err = errors.New("no sealer for its stream and key")
+	}
+	panic("carillon: a frame of our own cannot be sealed: " + err.Error())
+}
+
+// An outlet is the sending side of one provider.
+type outlet struct {
+	provider  provider.Provider
+	unicaster provider.Unicaster     // or nil
+	watcher   provider.MemberWatcher // or nil
+	name      string
+
+	framesSent, bytesSent, framesReceived, failures atomic.Uint64
+	failLog                                         rate
+
+	// Of the batch that the sender has in hand. Only the sender uses these.
+	owed    bool // not accepted yet
+	retryAt time.Time
+	backoff time.Duration
+
+	mu      sync.Mutex // guards the fields below
+	failing time.Time  // since when it accepts nothing; zero: it does
+	err     error      // the last, while failing
+}
+
+// try sends frames and reports whether that is settled: accepted, or refused for
+// good. to is zero for everybody.
+func (o *outlet) try(ctx context.Context, log *slog.Logger, to site.StreamID, frames [][]byte) bool {
+	err := provider.ErrUnreachable
+	if to != (site.StreamID{}) && o.unicaster != nil {
+		err = o.unicaster.SendTo(ctx, to, frames)
+	}
+	if errors.Is(err, provider.ErrUnreachable) {
+		err = o.provider.Send(ctx, frames)
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			return false
+		}
+		return o.failed(log, err)
+	}
+	o.framesSent.Add(uint64(len(frames)))
+	for _, f := range frames {
+		o.bytesSent.Add(uint64(len(f)))
+	}
+	o.mu.Lock()
+	since := o.failing
+	o.failing, o.err = time.Time{}, nil
+	o.mu.Unlock()
+	if !since.IsZero() {
+		log.Info("provider accepts frames again", keyProvider, o.name, "after", time.Since(since))
+	}
+	return true
+}
+
+// failed records that frames were not accepted, and reports whether that is final.
+func (o *outlet) failed(log *slog.Logger, err error) bool {
+	o.failures.Add(1)
+	o.mu.Lock()
+	if o.failing.IsZero() {
+		o.failing = time.Now()
+	}
+	o.err = err
+	since := o.failing
+	o.mu.Unlock()
+	final := errors.Is(err, provider.ErrClosed) || errors.Is(err, provider.ErrFrameTooLarge)
+	o.failLog.log(log, "provider does not accept frames", keyProvider, o.name, keyError, err, "since", since, "retry", !final)
+	return final
+}
+
+// failure returns since when the provider accepts nothing, and why.
+func (o *outlet) failure() (since time.Time, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.failing, o.err
+}
+
+// send hands frames to the providers until loopCtx ends: control frames once,
+// because they are repeated as long as they matter, and event frames until
+// every provider has accepted them.
+func (b *Broker) send() {
+	var (
+		control []controlFrame
+		frames  []*engine.Frame // in hand
+		batch   [][]byte        // their bytes
+		timer   = time.NewTimer(0)
+	)
+	defer timer.Stop()
+	for {
+		b.mu.Lock()
+		control = append(control[:0], b.control...)
+		clear(b.control)
+		b.control = b.control[:0]
+		if len(frames) == 0 && b.sending {
+			frames = b.machine.Take(time.Now(), frames)
+		}
+		b.mu.Unlock()
+
+		b.sendControl(control)
+		if len(frames) > 0 && len(batch) == 0 {
+			for _, f := range frames {
+				b.sealFrame(f.Bytes)
+				batch = append(batch, f.Bytes)
+			}
+			for _, o := range b.outs {
+				o.owed, o.backoff, o.retryAt = true, 0, time.Time{}
+			}
+		}
+		var again time.Time
+		if len(batch) > 0 {
+			again = b.sendBatch(batch)
+			if again.IsZero() && b.loopCtx.Err() == nil {
+				b.batchHanded(frames)
+				clear(frames)
+				clear(batch)
+				frames, batch = frames[:0], batch[:0]
+				poke(b.sendWake) // more may have come meanwhile
+			}
+		}
+
+		timer.Stop()
+		var due <-chan time.Time
+		if !again.IsZero() {
+			timer.Reset(time.Until(again))
+			due = timer.C
+		}
+		select {
+		case <-due:
+		case <-b.sendWake:
+		case <-b.loopCtx.Done():
+			return
+		}
+	}
+}
+
+// sendControl sends control frames, those for everybody together.
+func (b *Broker) sendControl(control []controlFrame) {
+	if len(control) == 0 {
+		return
+	}
+	var all [][]byte
+	for i := range control {
+		b.sealFrame(control[i].bytes)
+		if control[i].to == (site.StreamID{}) {
+			all = append(all, control[i].bytes)
+		}
+	}
+	for _, o := range b.outs {
+		if len(all) > 0 {
+			o.try(b.loopCtx, b.log, site.StreamID{}, all)
+		}
+		for _, c := range control {
+			if c.to != (site.StreamID{}) {
+				o.try(b.loopCtx, b.log, c.to, [][]byte{c.bytes})
+			}
+		}
+	}
+	b.mu.Lock()
+	b.controlSent += uint64(len(control))
+	b.progress.signal()
+	b.mu.Unlock()
+	clear(control)
+}
+
+// sendBatch sends the frames through the providers that have not accepted them
+// and whose time has come. It returns when to try again, or the zero Time when all is settled.
+func (b *Broker) sendBatch(batch [][]byte) (again time.Time) {
+	for _, o := range b.outs {
+		if !o.owed {
+			continue
+		}
+		if now := time.Now(); !now.Before(o.retryAt) {
+			if o.owed = !o.try(b.loopCtx, b.log, site.StreamID{}, batch); !o.owed {
+				continue
+			}
+			o.backoff = min(max(firstRetry, 2*o.backoff), lastRetry)
+			o.retryAt = time.Now().Add(o.backoff/2 + rand.N(o.backoff/2+1))
+		}
+		if again.IsZero() || o.retryAt.Before(again) {
+			again = o.retryAt
+		}
+	}
+	return again
+}
+
+// batchHanded records that every provider has accepted the frames.
+func (b *Broker) batchHanded(frames []*engine.Frame) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	for _, f := range frames {
+		b.handed += uint64(f.Count)
+	}
+	b.machine.Handed(now, frames[len(frames)-1].Number, &b.fx)
+	b.applyLocked(now)
+	b.progress.signal()
+}

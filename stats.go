@@ -1,0 +1,179 @@
+package carillon
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/carillon-go/carillon/site"
+)
+
+// Stats is what happened since the Broker was opened, and where it stands. Counters
+// only grow.
+type Stats struct {
+	Sent     uint64 // events raised for other instances
+	Received uint64 // events raised by other instances and told, or dropped for want of a subscriber
+	Local    uint64 // events raised by this instance, sent or not
+	Missed   uint64 // events told as missed
+	Panics   uint64 // in the application's functions
+
+	// Drops counts what arrived and was not delivered. Every reason is there.
+	Drops map[DropReason]uint64
+
+	FramesReceived, BytesReceived uint64 // before any check
+	ControlDropped                uint64 // control frames that found no room on their way out
+
+	Queues  QueueStats
+	Backlog uint64    // events raised and not yet accepted by every provider
+	Handed  site.Mark // position of this instance's stream that every provider has accepted
+
+	Providers []ProviderStats // in the order of Config
+	Peers     []PeerStats     // ascending by stream
+}
+
+// QueueStats is what waits for the functions of the application.
+type QueueStats struct {
+	Events, Bytes         int // in the queues of OnRaised and OnReceived
+	HeldEvents, HeldBytes int // until Enable
+}
+
+// ProviderStats is what one provider has carried.
+type ProviderStats struct {
+	Name                  string
+	FramesSent, BytesSent uint64 // repeats included
+	FramesReceived        uint64
+	Failures              uint64    // calls of Send that did not succeed
+	FailingSince          time.Time // zero: the last one succeeded
+	LastError             string    // while failing
+}
+
+// PeerStats is where another instance's stream stands here, and ours there.
+type PeerStats struct {
+	Source  Source
+	Joining bool // its position is not known yet
+	Closing bool // it has ended
+
+	Known    site.Mark // highest position known to exist
+	Complete site.Mark // through which everything arrived or was given up
+	Gaps     int       // runs of frames missing between the two
+	Missed   uint64    // events given up
+
+	Acknowledged site.Mark // what it has of our stream
+	Evictions    uint64    // how often it was too slow to be waited for
+	HeardAt      time.Time // last frame that proved to be its own; zero: none
+}
+
+// Stats returns a copy of all counters. It is meant for every few seconds.
+func (b *Broker) Stats() Stats {
+	s := Stats{
+		Sent: b.counts.sent.Load(), Received: b.counts.received.Load(), Local: b.counts.local.Load(),
+		Missed: b.counts.lost.Load(), Panics: b.counts.panics.Load(),
+		FramesReceived: b.counts.framesReceived.Load(), BytesReceived: b.counts.bytesReceived.Load(),
+		ControlDropped: b.counts.controlDrops.Load(),
+		Drops:          make(map[DropReason]uint64, numDropReasons),
+	}
+	for r := DropReason(1); r < numDropReasons; r++ {
+		s.Drops[r] = b.drops.by[r].count.Load()
+	}
+	for _, v := range b.events.Range {
+		for _, sub := range load(&v.(*Event).raised) {
+			n, bytes := sub.queue.waiting()
+			s.Queues.Events += n
+			s.Queues.Bytes += bytes
+		}
+	}
+	for _, sub := range load(&b.taps) {
+		n, bytes := sub.queue.waiting()
+		s.Queues.Events += n
+		s.Queues.Bytes += bytes
+	}
+	for _, o := range b.outs {
+		p := ProviderStats{
+			Name: o.name, FramesSent: o.framesSent.Load(), BytesSent: o.bytesSent.Load(),
+			FramesReceived: o.framesReceived.Load(), Failures: o.failures.Load(),
+		}
+		var err error
+		if p.FailingSince, err = o.failure(); err != nil {
+			p.LastError = err.Error()
+		}
+		s.Providers = append(s.Providers, p)
+	}
+	if b.local {
+		return s
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s.Queues.HeldEvents, s.Queues.HeldBytes = len(b.hold.items), b.hold.bytes
+	s.Backlog, s.Handed = b.raised-b.handed, b.machine.HandedMark()
+	for _, p := range b.machine.Peers() {
+		s.Peers = append(s.Peers, PeerStats{
+			Source: *b.rows.source(p.Site, p.Stream), Joining: p.Joining, Closing: p.Closing,
+			Known: p.High, Complete: p.Low, Gaps: p.Gaps, Missed: p.Missed,
+			Acknowledged: p.Acked, Evictions: p.Evictions, HeardAt: p.HeardAt,
+		})
+	}
+	return s
+}
+
+// Status says whether the instance is fit for work, and what is wrong.
+type Status struct {
+	// Ready means that events flow as far as this instance can tell: in step,
+	// enabled, not ending, and not without the site database for longer than a
+	// lease.
+	Ready   bool
+	InStep  bool
+	Enabled bool
+	Closing bool
+
+	DatabaseAwaySince time.Time // zero: it answers
+	Isolated          bool      // it does not for longer than a lease
+
+	Generation uint64     // of the keyring in use
+	Key        site.KeyID // that this instance signs with
+
+	// Problems says in words what is wrong, and what follows from it; it is
+	// empty if nothing is.
+	Problems []string
+}
+
+// Status returns the state of this instance, for health checks and people.
+func (b *Broker) Status() Status {
+	s := Status{Closing: b.closing.Load(), InStep: true}
+	if !b.local {
+		ring := b.keyring.Load()
+		s.Generation, s.Key = ring.self.Generation, ring.active.ID
+	}
+	b.mu.Lock()
+	s.Enabled = b.enabled
+	gone := b.gone
+	b.mu.Unlock()
+
+	var dbErr error
+	b.health.mu.Lock()
+	s.DatabaseAwaySince, dbErr, s.Isolated = b.health.since, b.health.err, b.health.isolated
+	b.health.mu.Unlock()
+
+	now := time.Now()
+	if s.Closing {
+		s.Problems = append(s.Problems, "the broker is closed or closing")
+	}
+	if !s.Enabled {
+		s.Problems = append(s.Problems, "not enabled: the application has not called Enable yet")
+	}
+	if !s.DatabaseAwaySince.IsZero() {
+		text := fmt.Sprintf("the site database has been away for %v (%v): events flow between instances that know each other", now.Sub(s.DatabaseAwaySince).Round(time.Second), dbErr)
+		if s.Isolated {
+			text += ", but others may have started whose events are not accepted here"
+		}
+		s.Problems = append(s.Problems, text)
+	}
+	if gone {
+		s.Problems = append(s.Problems, "the member row is gone: events raised now are sent when there is a new one")
+	}
+	for _, o := range b.outs {
+		if since, err := o.failure(); !since.IsZero() {
+			s.Problems = append(s.Problems, fmt.Sprintf("provider %q has not accepted frames for %v: %v", o.name, now.Sub(since).Round(time.Second), err))
+		}
+	}
+	s.Ready = s.InStep && s.Enabled && !s.Closing && !s.Isolated && !gone
+	return s
+}
