@@ -1,0 +1,13 @@
+module github.com/carillon-go/carillon/appsettings
+
+go 1.26.0
+
+require (
+	github.com/carillon-go/carillon v0.0.0
+	github.com/tailscale/hujson v0.0.0-20260727124030-b80ff77dac4f
+	golang.org/x/text v0.43.0
+)
+
+require golang.org/x/tools v0.52.0
+
+replace github.com/carillon-go/carillon => ../
