@@ -417,6 +417,27 @@ func TestUnknownStream_IsDroppedWhenTheTableDoesNotKnowIt(t *testing.T) {
 	}
 }
 
+func TestUnknownStream_HeardBeforeStartIsAskedFor(t *testing.T) {
+	m := New(testConfig(site.NewStreamID(1, 1), 1))
+	var fx Effects
+	now := time.Unix(0, 0)
+	known, late := site.NewStreamID(2, 2), site.NewStreamID(3, 3)
+	for _, s := range []site.StreamID{known, late} {
+		m.Receive(now, wire.Header{Type: wire.TypeEvents, Site: testSite, Stream: s, Number: 1, Count: 1}, wire.AppendRecord(nil, &wire.Event{}), &fx)
+	}
+	if fx.AskMembers {
+		t.Fatal("asked for the member table before Start")
+	}
+	m.Start(now, []site.Member{{Site: testSite, Stream: known, State: site.MemberOpen}}, &fx)
+	if !fx.AskMembers {
+		t.Error("a stream that registered after the snapshot was not asked for")
+	}
+	m.Members(now, []site.Member{{Site: testSite, Stream: late, State: site.MemberOpen}}, true, &fx)
+	if len(fx.Items) != 1 || fx.Items[0].Stream != late {
+		t.Errorf("told %+v, want the event of the latecomer", fx.Items)
+	}
+}
+
 func TestUnknownStream_FloodIsBoundedInMemoryAndReads(t *testing.T) {
 	cfg := testConfig(site.NewStreamID(1, 1), 1)
 	m := New(cfg)
@@ -434,8 +455,8 @@ func TestUnknownStream_FloodIsBoundedInMemoryAndReads(t *testing.T) {
 			reads++
 			m.Members(now, nil, true, &fx)
 		}
-		if len(m.held.frames) > cfg.HoldFrames || m.held.bytes > cfg.HoldBytes || len(m.held.unknown) > cfg.HoldFrames {
-			t.Fatalf("holds %d frames, %d bytes, %d streams", len(m.held.frames), m.held.bytes, len(m.held.unknown))
+		if len(m.held.frames) > cfg.HoldFrames || m.held.bytes > cfg.HoldBytes || len(m.held.absent) > cfg.HoldFrames {
+			t.Fatalf("holds %d frames, %d bytes, %d streams", len(m.held.frames), m.held.bytes, len(m.held.absent))
 		}
 	}
 	if reads > askBurst+11 {

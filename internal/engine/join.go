@@ -41,6 +41,9 @@ func (m *Machine) Start(now time.Time, snapshot []site.Member, fx *Effects) {
 	m.heartbeatSoon(now)
 	m.sayHello(now, fx)
 	m.settleJoin(now, fx)
+	if m.held.unknown(m.byStream) {
+		m.ask(now, fx) // somebody registered after the snapshot and was heard before this call
+	}
 }
 
 // InStep reports whether every stream of the snapshot has a baseline.

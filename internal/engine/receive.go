@@ -173,7 +173,7 @@ type holding struct {
 	tokens  int
 	tokenAt time.Time                   // when the last token was earned
 	retryAt time.Time                   // when to ask again; zero: nothing to ask
-	unknown map[site.StreamID]time.Time // until when the table's "not here" is believed
+	absent  map[site.StreamID]time.Time // until when the table's "not here" is believed
 }
 
 type heldFrame struct {
@@ -190,6 +190,11 @@ func (h *holding) add(cfg *Config, hd wire.Header, body []byte) Verdict {
 	h.frames = append(h.frames, heldFrame{header: hd, body: body})
 	h.bytes += len(body)
 	return Held
+}
+
+// unknown reports whether a frame is held of a stream that is not among peers.
+func (h *holding) unknown(peers map[site.StreamID]*peer) bool {
+	return slices.ContainsFunc(h.frames, func(f heldFrame) bool { return peers[f.header.Stream] == nil })
 }
 
 // take removes and returns the frames of one stream.
@@ -210,11 +215,11 @@ func (h *holding) take(s site.StreamID) []heldFrame {
 // and has the table asked.
 func (m *Machine) holdUnknown(now time.Time, hd wire.Header, body []byte, fx *Effects) Verdict {
 	h := &m.held
-	if until, ok := h.unknown[hd.Stream]; ok {
+	if until, ok := h.absent[hd.Stream]; ok {
 		if now.Before(until) {
 			return UnknownStream
 		}
-		delete(h.unknown, hd.Stream)
+		delete(h.absent, hd.Stream)
 	}
 	v := h.add(&m.cfg, hd, body)
 	if v != Held {
@@ -271,10 +276,10 @@ func (m *Machine) judgeUnknown(now time.Time, fx *Effects) {
 			return false
 		}
 		h.bytes -= len(f.body)
-		if h.unknown == nil || len(h.unknown) >= m.cfg.HoldFrames {
-			h.unknown = map[site.StreamID]time.Time{}
+		if h.absent == nil || len(h.absent) >= m.cfg.HoldFrames {
+			h.absent = map[site.StreamID]time.Time{}
 		}
-		h.unknown[f.header.Stream] = now.Add(unknownFor)
+		h.absent[f.header.Stream] = now.Add(unknownFor)
 		if m.closed[f.header.Stream] {
 			m.count(ClosedStream)
 		} else {
