@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	_ "github.com/go-sql-driver/mysql"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "modernc.org/sqlite"
+
+	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/appsettings"
+	"github.com/carillon-go/carillon/site"
+	"github.com/carillon-go/carillon/site/sqlsite"
+)
+
+// siteFlags say which site a command is about. What they leave open comes from
+// the configuration.
+type siteFlags struct {
+	Config   string        `placeholder:"PATH" help:"Settings file (default: appsettings.json in this folder, if there is one)."`
+	Database string        `placeholder:"DRIVER:DSN" help:"Site database, as in sqlite:site.db, pgx:postgres://host/db, mysql:user@tcp(host)/db. A password given here is visible to others on this machine."`
+	Site     string        `placeholder:"NAME" help:"Name of the site in its database."`
+	Timeout  time.Duration `default:"10s" help:"How long to wait for the database and the other instances."`
+}
+
+// providerFlag says what carries the events.
+type providerFlag struct {
+	Provider []string `placeholder:"NAME" help:"What carries the events: tcp or udp (default: tcp)."`
+}
+
+// drivers are the names that people give to the drivers linked here.
+var drivers = map[string]string{
+	"sqlite": "sqlite", "sqlite3": "sqlite",
+	"pgx": "pgx", "postgres": "pgx", "postgresql": "pgx",
+	"mysql": "mysql", "mariadb": "mysql",
+}
+
+const driverChoices = "sqlite, pgx, mysql"
+
+// application is what other instances know this program by, unless the
+// configuration says otherwise.
+const application = "carillon"
+
+// settings reads the configuration and lets the flags have the last word.
+func (f *siteFlags) settings(std streams, providers []string) (*appsettings.Settings, error) {
+	s, err := appsettings.Load(appsettings.Options{Path: f.Config})
+	if err != nil {
+		return nil, &problem{exitUsage, err, "correct it, or name another file with --config"}
+	}
+	for _, n := range s.Notices {
+		fmt.Fprintf(std.err, "carillon: %s\n", n)
+	}
+	if f.Database != "" {
+		driver, dsn, ok := strings.Cut(f.Database, ":")
+		if !ok || dsn == "" {
+			return nil, &problem{exitUsage, errors.New("--database does not say driver and address"),
+				"write it like --database sqlite:site.db; drivers: " + driverChoices}
+		}
+		s.Database.Driver, s.Database.DSN = driver, appsettings.NewDSN(dsn)
+	}
+	if s.Database.Driver == "" || s.Database.DSN.IsZero() {
+		return nil, &problem{exitUsage, errors.New("no site database is configured"),
+			"name it with --database DRIVER:DSN, or set Carillon:Database:Driver and Dsn in " + f.path()}
+	}
+	name, ok := drivers[strings.ToLower(s.Database.Driver)]
+	if !ok {
+		return nil, &problem{exitUsage, fmt.Errorf("there is no database driver %q in this program", s.Database.Driver), "drivers: " + driverChoices}
+	}
+	s.Database.Driver = name
+	if f.Site != "" {
+		s.Site = f.Site
+	}
+	if s.Site == "" {
+		s.Site = s.Application
+	}
+	if s.Site == "" {
+		return nil, &problem{exitUsage, errors.New("no site is configured"),
+			"name it with --site, or set Carillon:Site in " + f.path()}
+	}
+	if s.Application == "" {
+		s.Application = application
+	}
+	if len(providers) > 0 {
+		s.Providers = providers
+	}
+	return s, nil
+}
+
+func (f *siteFlags) path() string {
+	if f.Config != "" {
+		return f.Config
+	}
+	return "appsettings.json"
+}
+
+// openDatabase opens what the settings name. Closing gives everything back.
+func openDatabase(s *appsettings.Settings) (db *sqlsite.Database, closeAll func(), err error) {
+	dsn := s.Database.DSN.Reveal()
+	if s.Database.Driver == "sqlite" && !strings.Contains(dsn, "mode=") {
+		// A misspelt path must not become a new, empty database.
+		dsn = existing(dsn)
+	}
+	pool, err := sql.Open(s.Database.Driver, dsn)
+	if err != nil {
+		// The driver's own words may repeat the DSN and the password in it.
+		return nil, nil, &problem{exitUsage, fmt.Errorf("the address of the site database is not one that the driver %q understands", s.Database.Driver), ""}
+	}
+	db, err = sqlsite.New(pool)
+	if err != nil {
+		pool.Close()
+		return nil, nil, err
+	}
+	return db, func() { db.Close(); pool.Close() }, nil
+}
+
+// existing makes a SQLite DSN that fails where there is no file.
+func existing(dsn string) string {
+	if !strings.HasPrefix(dsn, "file:") {
+		dsn = "file:" + strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(dsn)
+	}
+	if strings.Contains(dsn, "?") {
+		return dsn + "&mode=rw"
+	}
+	return dsn + "?mode=rw"
+}
+
+// databaseProblem says what to do about a database that cannot be used.
+func databaseProblem(s *appsettings.Settings, err error) error {
+	hint := "is it running, and may this user log in? another database: --database DRIVER:DSN"
+	if s.Database.Driver == "sqlite" {
+		hint = "is that the path of the file, and may this user read and write it and its folder?"
+	}
+	return &problem{exitDatabase, fmt.Errorf("the site database (%s) cannot be used: %w", s.Database.Driver, err), hint}
+}
+
+// known makes sure that the site is in the database: opening a Broker would
+// create it, and a misspelt name would be a new site where nobody is.
+func known(ctx context.Context, db site.Database, s *appsettings.Settings) (site.Site, error) {
+	sites, err := db.Sites(ctx)
+	if err != nil {
+		return site.Site{}, databaseProblem(s, err)
+	}
+	var names []string
+	for _, st := range sites {
+		if st.Name == s.Site {
+			return st, nil
+		}
+		names = append(names, st.Name)
+	}
+	hint := "it has none yet; the first instance that starts creates its own"
+	if len(names) > 0 {
+		slices.Sort(names)
+		hint = "it has: " + strings.Join(names, ", ")
+	}
+	return site.Site{}, &problem{exitUsage, fmt.Errorf("there is no site %q in the database", s.Site), hint}
+}
+
+// open joins the site that the flags and the configuration name. Leaving says
+// goodbye to the other instances.
+func open(ctx context.Context, std streams, f *siteFlags, p *providerFlag, role carillon.Role) (b *carillon.Broker, leave func(), err error) {
+	s, err := f.settings(std, p.Provider)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.Local() {
+		return nil, nil, &problem{exitUsage, errors.New("events are switched off in the configuration"),
+			"set Carillon:EnableEvents and EnableRemoteEvents to true in " + f.path()}
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.Timeout)
+	defer cancel()
+	db, closeDatabase, err := openDatabase(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			closeDatabase()
+		}
+	}()
+	if _, err := known(ctx, db, s); err != nil {
+		return nil, nil, err
+	}
+	providers, err := newProviders(s)
+	if err != nil {
+		return nil, nil, &problem{exitUsage, err, "correct it in " + f.path()}
+	}
+	b, err = carillon.Open(ctx, carillon.Config{
+		Site: s.Site, Application: s.Application, Server: s.Server, Version: s.Version,
+		Database: db, Providers: providers, Role: role,
+		AcceptSites: s.AcceptSites, TrustSecureChannel: s.TrustSecureChannel,
+		MissedAfter: s.MissedAfter, MaxStall: s.Limits.MaxStall, Lease: s.Limits.Lease, Poll: s.Limits.Poll,
+		HoldBytes: s.Limits.HoldBytes, QueueBytes: s.Limits.QueueBytes, UnsentBytes: s.Limits.UnsentBytes,
+		MaxEventBytes: s.Limits.MaxEventBytes, RingBytes: s.Limits.RingBytes, RingFrames: s.Limits.RingFrames,
+		Logger: warnings(std.err),
+	})
+	if err != nil {
+		return nil, nil, joinProblem(s, err)
+	}
+	return b, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		defer cancel()
+		b.Shutdown(ctx) //nolint:errcheck // whoever did not hear the goodbye waits for the lease
+		closeDatabase()
+	}, nil
+}
+
+// joinProblem sorts out why a Broker did not open.
+func joinProblem(s *appsettings.Settings, err error) error {
+	if _, ok := errors.AsType[*carillon.ConfigError](err); ok {
+		return &problem{exitUsage, err, ""}
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &problem{exitTimeout, err, "wait longer with --timeout, or see who does not answer: carillon members"}
+	}
+	return &problem{exitUnavailable, fmt.Errorf("join the site %q: %w", s.Site, err), "who is there: carillon members"}
+}
+
+// warnings logs what a person at a terminal should know.
+func warnings(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/carillon-go/carillon/cmd/internal/fleet"
+	"github.com/carillon-go/carillon/examples/cms"
+	"github.com/carillon-go/carillon/examples/cms/dashboard"
+)
+
+type demoCmd struct {
+	Instances int    `default:"2" help:"How many processes, 2 to 16."`
+	Provider  string `default:"tcp" enum:"tcp,udp" help:"What carries the events: tcp or udp."`
+	Events    string `default:"on" enum:"on,off" help:"With off, nobody tells anybody, and pages go stale."`
+	Port      int    `default:"8080" help:"Where the dashboard listens; instance 1 listens on the next port, and so on."`
+	Open      bool   `help:"Open the dashboard in the browser."`
+}
+
+const (
+	demoFolder = "carillon-demo-" // what the names of temporary folders begin with
+	demoFile   = "site.db"
+	maxDemo    = 16
+)
+
+// Validate is called by the parser.
+func (c *demoCmd) Validate() error {
+	if c.Instances < 2 || c.Instances > maxDemo {
+		return fmt.Errorf("--instances %d is not possible; the demonstration runs 2 to %d", c.Instances, maxDemo)
+	}
+	if c.Port < 1 || c.Port+c.Instances > 65535 {
+		return fmt.Errorf("--port %d is not possible: %d ports are needed from there, and 65535 is the last", c.Port, c.Instances+1)
+	}
+	return nil
+}
+
+// Run implements the command. It returns nil when ctx ends.
+func (c *demoCmd) Run(ctx context.Context, std streams) (err error) {
+	ln, err := c.listen()
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	dir, err := os.MkdirTemp("", demoFolder)
+	if err != nil {
+		return &problem{exitUnavailable, fmt.Errorf("cannot make a temporary folder: %w", err),
+			"set TMPDIR to a folder you may write to"}
+	}
+	defer func() {
+		if e := os.RemoveAll(dir); e != nil && err == nil {
+			err = fmt.Errorf("remove the temporary folder: %w", e)
+		}
+	}()
+	if err := prepare(ctx, filepath.Join(dir, demoFile)); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return &problem{exitDatabase, err, "is there room on the disk that holds " + filepath.Dir(dir) + "?"}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program, which the instances run too: %w", err)
+	}
+	var udpPort int
+	if c.Provider == "udp" {
+		if udpPort, err = freeUDPPort(); err != nil {
+			return &problem{exitUnavailable, err, "try --provider tcp"}
+		}
+	}
+
+	instances := make([]dashboard.Instance, c.Instances)
+	for i := range instances {
+		instances[i] = dashboard.Instance{Index: i + 1, Port: c.Port + i + 1, State: dashboard.Stopped}
+	}
+	hub := dashboard.NewHub(instances)
+	fl := fleet.New(fleet.Config{
+		Hub:  hub,
+		Warn: func(s string) { fmt.Fprintln(std.err, "carillon: "+s) },
+		Command: func(index int) *exec.Cmd {
+			cmd := exec.Command(self, "demo-instance",
+				"--index", strconv.Itoa(index),
+				"--port", strconv.Itoa(c.Port+index),
+				"--dashboard-port", strconv.Itoa(c.Port),
+				"--folder", dir,
+				"--provider", c.Provider,
+				"--udp-port", strconv.Itoa(udpPort),
+				"--events", c.Events)
+			return cmd
+		},
+	})
+	// A second signal does not wait for goodbyes.
+	patience, impatient := context.WithCancel(context.Background())
+	defer impatient()
+	defer func() { fl.Stop(patience) }()
+
+	info := dashboard.Info{Provider: c.Provider}
+	if c.Events == "off" {
+		info.Provider = ""
+	}
+	server := &http.Server{
+		Handler:           hub.Handler(info, fl.Do, slog.New(slog.DiscardHandler)),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       time.Minute,
+		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ln) }()
+	defer func() {
+		hub.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if server.Shutdown(ctx) != nil {
+			server.Close()
+		}
+	}()
+
+	if err := fl.StartAll(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return &problem{exitUnavailable, err, "if a port is taken, choose others with --port"}
+	}
+	c.greet(std.out, dir)
+	if c.Open {
+		if err := openBrowser(c.url(0)); err != nil {
+			fmt.Fprintf(std.err, "carillon: the browser could not be opened: %v; open %s yourself\n", err, c.url(0))
+		}
+	}
+
+	select {
+	case <-ctx.Done():
+		again := make(chan os.Signal, 1)
+		signal.Notify(again, os.Interrupt, syscall.SIGTERM)
+		defer signal.Stop(again)
+		go func() {
+			select {
+			case <-again:
+				impatient()
+			case <-patience.Done():
+			}
+		}()
+		fmt.Fprintln(std.out, "\nStopping.")
+		return nil
+	case err := <-served:
+		return fmt.Errorf("serve the dashboard: %w", err)
+	}
+}
+
+// url returns the address of an instance, or with 0 of the dashboard.
+func (c *demoCmd) url(index int) string { return fmt.Sprintf("http://127.0.0.1:%d", c.Port+index) }
+
+func (c *demoCmd) greet(w io.Writer, dir string) {
+	how := "events over " + c.Provider
+	if c.Events == "off" {
+		how = "events off"
+	}
+	fmt.Fprintf(w, "\n  %d processes, one SQLite file, %s\n\n  dashboard   %s\n", c.Instances, how, c.url(0))
+	for i := 1; i <= c.Instances; i++ {
+		fmt.Fprintf(w, "  instance %-2d %s\n", i, c.url(i))
+	}
+	fmt.Fprintf(w, "\n  Open a page on instance 1, edit it on instance 2, refresh instance 1.\n  Ctrl-C stops everything and removes %s.\n\n", dir)
+}
+
+// listen takes the dashboard's port, and makes sure that the instances' ports
+// are free, so that one sentence says which is not.
+func (c *demoCmd) listen() (net.Listener, error) {
+	var dash net.Listener
+	for i := 0; i <= c.Instances; i++ {
+		what := "the dashboard"
+		if i > 0 {
+			what = fmt.Sprintf("instance %d", i)
+		}
+		ln, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", c.Port+i))
+		if err != nil {
+			if dash != nil {
+				dash.Close()
+			}
+			if errors.Is(err, syscall.EADDRINUSE) {
+				err = fmt.Errorf("port %d, which %s needs, is taken", c.Port+i, what)
+			} else {
+				err = fmt.Errorf("port %d, which %s needs, cannot be used: %w", c.Port+i, what, err)
+			}
+			return nil, &problem{exitUnavailable, err,
+				fmt.Sprintf("choose %d free ports in a row by their first: carillon demo --port 18080", c.Instances+1)}
+		}
+		if i == 0 {
+			dash = ln
+		} else {
+			ln.Close()
+		}
+	}
+	return dash, nil
+}
+
+// prepare makes the database before the instances start.
+func prepare(ctx context.Context, file string) error {
+	db, err := sql.Open("sqlite", cms.DSN(file))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return cms.Prepare(ctx, db)
+}
+
+// freeUDPPort returns a port that nobody used a moment ago, so that two
+// demonstrations on one machine do not hear each other.
+func freeUDPPort() (int, error) {
+	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("find a free UDP port: %w", err)
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).Port, nil
+}
+
+// openBrowser shows a page in the person's browser.
+func openBrowser(url string) error {
+	var name string
+	var args []string
+	switch runtime.GOOS {
+	case "darwin":
+		name = "open"
+	case "windows":
+		name, args = "rundll32", []string{"url.dll,FileProtocolHandler"}
+	default:
+		name = "xdg-open"
+	}
+	cmd := exec.Command(name, append(args, url)...)
+	if err := cmd.Start(); err != nil {
+		return errors.New(strings.TrimPrefix(err.Error(), "exec: "))
+	}
+	go cmd.Wait() //nolint:errcheck // it has no more to say
+	return nil
+}
