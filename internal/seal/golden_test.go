@@ -20,8 +20,8 @@ const goldenSecret = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c
 
 var goldenPayload = []byte(`{"page":17}`)
 
-// golden says what belongs to the secret under a suite.
-var golden = []struct {
+// A goldenKey is what belongs to the secret under a suite.
+type goldenKey struct {
 	name         string
 	suite        site.Suite
 	key          site.KeyID
@@ -29,7 +29,9 @@ var golden = []struct {
 	proofKey     string // derived for the label "example"
 	proof        string // of the transcript "transcript"
 	reproducible bool   // sealing the same frame again gives the same bytes
-}{
+}
+
+var golden = []goldenKey{
 	{
 		name: "hmac-sha-256", suite: site.SuiteHMACSHA256, key: 3, reproducible: true,
 		frameKey: "bf866a7eae1701ca86edda6c26c2cb0c9ab0494ea44beb5d9e9e00264cb5f4d6",
@@ -44,14 +46,19 @@ var golden = []struct {
 	},
 }
 
+func (g goldenKey) siteKey(t testing.TB) site.Key {
+	t.Helper()
+	secret, err := site.NewSecret(unhex(t, goldenSecret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return site.Key{ID: g.key, State: site.KeyActive, Suite: g.suite, Version: 1, Secret: secret}
+}
+
 func TestGolden_KeysTagsAndProofsStayAsTheyAre(t *testing.T) {
 	for _, g := range golden {
 		t.Run(g.name, func(t *testing.T) {
-			secret, err := site.NewSecret(unhex(t, goldenSecret))
-			if err != nil {
-				t.Fatal(err)
-			}
-			key := site.Key{ID: g.key, State: site.KeyActive, Suite: g.suite, Version: 1, Secret: secret}
+			key := g.siteKey(t)
 			if got := hex.EncodeToString(derive(frameInfo, testSite, &key, string(testStream[:]))); got != g.frameKey {
 				t.Errorf("frame key %s, want %s", got, g.frameKey)
 			}
