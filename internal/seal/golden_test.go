@@ -14,7 +14,7 @@ import (
 
 // The files below testdata/v1 are sealed frames of wire version 1. They are what other
 // implementations are held against, and never edited. They and the keys below
-// were computed by a program in another language, from docs/PROTOCOL.md, which
+// were computed by a separate program in another language; docs/PROTOCOL.md
 // works the first one out step by step. The secret is:
 const goldenSecret = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 
