@@ -1,0 +1,184 @@
+package tcpbus
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/carillon-go/carillon/provider"
+)
+
+// A conn is a connection with a proof. Two goroutines run it, one for each
+// direction; either may end first, and the other then ends soon.
+//
+// Every end but a failure is a half-close: this end stops between two frames,
+// says so, and reads until the other end has done the same. Closing at once
+// would let the kernel answer what is still on its way with a reset, and a reset
+// throws away what the other end has not read.
+type conn struct {
+	p       *Provider
+	peer    *peer
+	raw     *net.TCPConn
+	stream  net.Conn // raw, or TLS over it
+	dialled bool     // by this end
+
+	number    uint64 // ascending in the order in which connections were made
+	before    *conn  // read to its end first; nil when there was none. Used by read and write alone
+	reconnect bool   // the Broker is told that frames may be lost
+
+	mode      atomic.Uint32
+	wake      chan struct{} // poked when mode changed
+	readDone  chan struct{} // closed when nothing more is delivered
+	writeDone chan struct{} // closed when nothing more is taken from the queue
+
+	kill *time.Timer // closes raw; guarded by the Provider's mu
+
+	// Why a direction failed, nil after an orderly end. Each is written by its own goroutine
+	// before the channel above is closed.
+	readErr, writeErr error
+}
+
+// The modes of a conn. They only grow.
+const (
+	modeRun   uint32 = iota
+	modeFlush        // write what is queued, then end
+	modeStop         // end after the write that runs
+)
+
+func (p *Provider) newConn(pe *peer, raw *net.TCPConn, stream net.Conn, dialled bool) *conn {
+	return &conn{
+		p: p, peer: pe, raw: raw, stream: stream, dialled: dialled,
+		wake:      make(chan struct{}, 1),
+		readDone:  make(chan struct{}),
+		writeDone: make(chan struct{}),
+	}
+}
+
+func (c *conn) address() string { return c.raw.RemoteAddr().String() }
+
+// endLocked makes c end in this mode, and within this time at the latest. p.mu is
+// held.
+func (c *conn) endLocked(mode uint32, within time.Duration) {
+	if c.mode.Load() < mode {
+		c.mode.Store(mode)
+	}
+	poke(c.wake)
+	if c.kill != nil {
+		c.kill.Stop() // the latest word counts: flush for a grace, then the other end stops
+	}
+	c.kill = time.AfterFunc(within, func() { c.raw.Close() })
+}
+
+// end is endLocked.
+func (c *conn) end(mode uint32, within time.Duration) {
+	c.p.mu.Lock()
+	defer c.p.mu.Unlock()
+	c.endLocked(mode, within)
+}
+
+// abandonLocked ends c, whose other end has no use for it any more: a
+// write that runs is cut off. p.mu is held.
+func (c *conn) abandonLocked(within time.Duration) {
+	c.raw.CloseWrite() // under TLS too: a goodbye would wait for the write that is to be cut off
+	c.raw.SetWriteDeadline(time.Now())
+	c.endLocked(modeStop, within)
+}
+
+// read delivers what arrives until the stream ends.
+func (c *conn) read() {
+	if c.before != nil {
+		<-c.before.readDone
+	}
+	if c.reconnect {
+		c.p.env.Reconnected()
+	}
+	err := c.deliver()
+	if err == io.EOF {
+		c.end(modeStop, c.p.lim.drain)
+	} else {
+		c.readErr = err
+		c.raw.Close()
+		c.end(modeStop, c.p.lim.drain)
+	}
+	close(c.readDone)
+	<-c.writeDone
+	c.p.ended(c)
+}
+
+// deliver returns io.EOF when the other end said that it is done.
+func (c *conn) deliver() error {
+	from := c.address()
+	frames := newFrameReader(c.stream, maxFrameBytes)
+	for {
+		batch, err := frames.next()
+		if err != nil {
+			return err
+		}
+		c.p.env.Deliver(provider.Batch{Frames: batch, From: from})
+	}
+}
+
+// write sends greeting and then the queue of the peer.
+func (c *conn) write(greeting []byte) {
+	defer close(c.writeDone)
+	if c.before != nil {
+		<-c.before.writeDone // it may still be removing from the queue what it wrote
+	}
+	err := c.drain(greeting)
+	if err == nil {
+		err = c.sayGoodbye()
+	}
+	if err != nil {
+		c.writeErr = err
+		c.raw.CloseWrite()
+	}
+	c.end(modeStop, c.p.lim.drain)
+}
+
+// drain returns nil when the mode tells it to end, or why a write failed.
+func (c *conn) drain(greeting []byte) error {
+	if len(greeting) > 0 {
+		c.stream.SetWriteDeadline(time.Now().Add(c.p.cfg.PeerTimeout))
+		if _, err := c.stream.Write(greeting); err != nil {
+			return err
+		}
+	}
+	w := newFrameWriter(c.stream, c.p.cfg.PeerTimeout)
+	q := c.peer.queue
+	var frames [][]byte
+	for {
+		if c.mode.Load() == modeStop {
+			return nil
+		}
+		frames = q.peek(frames[:0], writeBytes)
+		if len(frames) == 0 {
+			if c.mode.Load() == modeFlush {
+				return nil
+			}
+			select {
+			case <-q.wake:
+			case <-c.wake:
+			}
+			continue
+		}
+		whole, err := w.write(frames)
+		q.drop(whole)
+		clear(frames)
+		if err != nil {
+			return fmt.Errorf("tcp: write to %s: %w", c.address(), err)
+		}
+	}
+}
+
+// sayGoodbye tells the other end that no frame follows.
+func (c *conn) sayGoodbye() error {
+	c.stream.SetWriteDeadline(time.Now().Add(c.p.lim.drain))
+	half, ok := c.stream.(interface{ CloseWrite() error })
+	if !ok {
+		return errors.New("tcp: a connection that cannot be closed in one direction")
+	}
+	return half.CloseWrite()
+}

@@ -1,0 +1,44 @@
+package tcpbus
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+
+	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/site"
+)
+
+// secretKeys are Keys with one key of one site.
+type secretKeys struct {
+	site   site.ID
+	key    site.KeyID
+	secret string
+}
+
+func (k secretKeys) Signing() (site.ID, site.KeyID) { return k.site, k.key }
+
+func (k secretKeys) Prove(s site.ID, id site.KeyID, side provider.Side, transcript []byte) ([32]byte, error) {
+	if s != k.site || id != k.key {
+		return [32]byte{}, provider.ErrKey
+	}
+	m := hmac.New(sha256.New, []byte(k.secret))
+	m.Write([]byte{byte(side)})
+	m.Write(transcript)
+	return [32]byte(m.Sum(nil)), nil
+}
+
+func (k secretKeys) Verify(s site.ID, id site.KeyID, side provider.Side, transcript []byte, proof [32]byte) error {
+	want, err := k.Prove(s, id, side, transcript)
+	if err != nil {
+		return err
+	}
+	if !hmac.Equal(want[:], proof[:]) {
+		return provider.ErrProof
+	}
+	return nil
+}
+
+func testKeys() provider.Keys { return secretKeys{testSite, testKey, "the site's secret"} }
+
+// wrongKeys name the right key and hold another secret.
+func wrongKeys() provider.Keys { return secretKeys{testSite, testKey, "a guess"} }
