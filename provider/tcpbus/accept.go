@@ -200,6 +200,8 @@ func (p *Provider) accepted(raw *net.TCPConn, conn net.Conn, stream, self site.S
 	}
 	pe := p.peers[stream]
 	switch {
+	case p.gone.contains(stream):
+		return refusef(ReasonGone, "the member row of stream %v is gone", stream)
 	case pe != nil && pe.cur != nil && pe.cur.number > newest:
 		// Made since the other end's hello: it may have been under way on both sides, and that one
 		// is the one that stays. A connection older than the hello is dead

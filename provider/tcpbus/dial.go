@@ -306,6 +306,8 @@ func (p *Provider) beginProving(t *target, self, stream site.StreamID) error {
 		return refusef(ReasonClosing, "this instance has taken another stream, or is closing")
 	case pe != nil && pe.cur != nil, p.proving[stream]:
 		return refusef(ReasonDuplicate, "there is a connection to %v already", stream)
+	case p.gone.contains(stream): // at an endpoint; rows that are gone are not dialled
+		return refusef(ReasonGone, "the member row of stream %v is gone", stream)
 	}
 	p.proving[stream] = true
 	return nil

@@ -61,6 +61,7 @@ type peer struct {
 	stream site.StreamID
 	queue  *queue
 	listed bool    // its member row is known
+	gone   bool    // its member row was known and went away: it gets what is queued, and no more
 	target *target // dials it; nil unless listed, or with endpoints
 
 	cur    *conn       // the connection that is written to; nil when there is none
@@ -79,7 +80,8 @@ func (p *Provider) addPeerLocked(stream site.StreamID) *peer {
 
 // listLocked records that pe has a member row with these addresses. p.mu is held.
 func (p *Provider) listLocked(pe *peer, addresses []string) {
-	pe.listed = true
+	pe.listed, pe.gone = true, false
+	p.gone.remove(pe.stream)
 	if pe.forget != nil {
 		pe.forget.Stop()
 		pe.forget = nil
@@ -98,8 +100,13 @@ func (p *Provider) listLocked(pe *peer, addresses []string) {
 
 // unlistLocked records that the member row of pe is gone: it gets what is queued for it, if it
 // takes that soon, and is then forgotten. p.mu is held.
+//
+// It is not let in again. An instance that takes a new stream may learn of that a
+// moment after we do, and connect once more under its old one: it would then be
+// two peers, and hear everything twice.
 func (p *Provider) unlistLocked(pe *peer) {
-	pe.listed = false
+	pe.listed, pe.gone = false, true
+	p.gone.add(pe.stream)
 	if pe.target != nil {
 		pe.target.cancel()
 		pe.target = nil
@@ -121,12 +128,56 @@ func (p *Provider) forgetSoonLocked(pe *peer) {
 		if pe.forget != timer || p.state == stateClosed {
 			return // stopped too late
 		}
-		frames, _ := pe.queue.size()
-		p.dropped += pe.queue.dropped() + uint64(frames)
-		delete(p.peers, pe.stream)
+		p.forgetLocked(pe)
 	})
 	pe.forget = timer
 }
+
+// forgetLocked removes pe, with what is queued for it. p.mu is held.
+func (p *Provider) forgetLocked(pe *peer) {
+	if pe.forget != nil {
+		pe.forget.Stop()
+		pe.forget = nil
+	}
+	frames, _ := pe.queue.size()
+	p.dropped += pe.queue.dropped() + uint64(frames)
+	delete(p.peers, pe.stream)
+}
+
+// maxGone bounds a streamSet. Who is pushed out of it is let in again, as a peer
+// without a row, until it notices by itself.
+const maxGone = 4096
+
+// A streamSet remembers the streams that were added last. The zero streamSet is
+// empty.
+type streamSet struct {
+	in    map[site.StreamID]bool
+	order []site.StreamID // oldest first
+}
+
+func (s *streamSet) add(id site.StreamID) {
+	if s.in[id] {
+		return
+	}
+	if s.in == nil {
+		s.in = make(map[site.StreamID]bool)
+	}
+	if len(s.order) == maxGone {
+		delete(s.in, s.order[0])
+		s.order = slices.Delete(s.order, 0, 1)
+	}
+	s.in[id] = true
+	s.order = append(s.order, id)
+}
+
+func (s *streamSet) remove(id site.StreamID) {
+	if s.in[id] {
+		delete(s.in, id)
+		s.order = slices.DeleteFunc(s.order, func(o site.StreamID) bool { return o == id })
+	}
+}
+
+func (s *streamSet) contains(id site.StreamID) bool { return s.in[id] }
 
 // hopefulLocked reports whether pe may be connected soon: nothing says
 // that it is not there. p.mu is held.
@@ -198,6 +249,9 @@ func (p *Provider) ended(c *conn) {
 	poke(p.settled)
 	if !pe.listed && p.state == stateStarted {
 		p.forgetSoonLocked(pe)
+	}
+	if pe.gone && pe.queue.empty() {
+		p.forgetLocked(pe)
 	}
 	frames, _ := pe.queue.size()
 	why := errors.Join(c.writeErr, c.readErr) // the first explains the second

@@ -48,6 +48,9 @@ const (
 	ReasonDuplicate
 	// ReasonClosing: this end is closing, or has taken a new stream meanwhile.
 	ReasonClosing
+	// ReasonGone: the other end's member row is closed or reaped. It will notice, and come
+	// again with a new stream.
+	ReasonGone
 
 	reasonCount
 )
@@ -57,7 +60,7 @@ func (r Reason) String() string {
 		ReasonNetwork: "network", ReasonBusy: "busy", ReasonTimeout: "timeout", ReasonBroken: "broken",
 		ReasonMalformed: "malformed", ReasonVersion: "version", ReasonTLS: "tls", ReasonSite: "site",
 		ReasonOwnStream: "own-stream", ReasonOtherStream: "other-stream", ReasonKey: "key", ReasonProof: "proof",
-		ReasonDuplicate: "duplicate", ReasonClosing: "closing",
+		ReasonDuplicate: "duplicate", ReasonClosing: "closing", ReasonGone: "gone",
 	}
 	if r > 0 && int(r) < len(names) {
 		return names[r]
@@ -75,7 +78,7 @@ func (r Reason) level() slog.Level {
 	switch r {
 	case ReasonDuplicate, ReasonClosing, ReasonBroken:
 		return slog.LevelDebug
-	case ReasonOtherStream:
+	case ReasonOtherStream, ReasonGone:
 		return slog.LevelInfo
 	}
 	return slog.LevelWarn

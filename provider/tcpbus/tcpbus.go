@@ -80,6 +80,7 @@ type Provider struct {
 	self     site.StreamID // zero until the first SetMembers
 	selfSet  chan struct{} // closed by the first SetMembers
 	peers    map[site.StreamID]*peer
+	gone     streamSet                  // streams whose member rows went away; they never return
 	targets  []*target                  // of Config.Endpoints
 	proving  map[site.StreamID]bool     // peers to which a dial of ours has sent its proof and has no answer yet
 	dials    map[[nonceLen]byte]*target // hellos under way to endpoints, to notice our own
@@ -171,7 +172,8 @@ func (p *Provider) Addresses() []string {
 }
 
 // SetMembers implements [provider.MemberWatcher]. A member without an address of this
-// transport becomes a peer only when it connects. When m.Self has changed,
+// transport becomes a peer only when it connects. One whose row went away gets what was queued
+// for it, if it takes that soon, and is not let in again. When m.Self has changed,
 // all connections are closed and made again under the new stream.
 func (p *Provider) SetMembers(m provider.Members) {
 	p.mu.Lock()
@@ -230,7 +232,9 @@ func (p *Provider) Send(ctx context.Context, frames [][]byte) error {
 		return err
 	}
 	for _, pe := range p.peers {
-		p.putLocked(pe, frames)
+		if !pe.gone {
+			p.putLocked(pe, frames)
+		}
 	}
 	return nil
 }
@@ -243,7 +247,7 @@ func (p *Provider) SendTo(ctx context.Context, to site.StreamID, frames [][]byte
 		return err
 	}
 	pe := p.peers[to]
-	if pe == nil {
+	if pe == nil || pe.gone {
 		return fmt.Errorf("tcp: send to %v: %w", to, provider.ErrUnreachable)
 	}
 	p.putLocked(pe, frames)
