@@ -300,6 +300,14 @@ func (c *check) loosen(frame []byte) {
 	}
 }
 
+// lossOf returns how many of n frames the transport may lose although nothing is wrong.
+func (c *check) lossOf(n int) int {
+	if c.network.Lossy {
+		return n - 1
+	}
+	return 0
+}
+
 // awaited is a set of frames that an endpoint has yet to hear.
 type awaited struct {
 	e     *Endpoint
@@ -322,8 +330,11 @@ func (c *check) await(i int, frames [][]byte) *awaited {
 }
 
 // missing waits until all have arrived, for patience at most, and returns those that have not.
-func (a *awaited) missing(patience time.Duration) [][]byte {
-	if a.e.wait(patience, func() bool { return len(a.want) == 0 }) {
+func (a *awaited) missing(patience time.Duration) [][]byte { return a.missingBut(0, patience) }
+
+// missingBut is missing that is content when all but so many have arrived.
+func (a *awaited) missingBut(loss int, patience time.Duration) [][]byte {
+	if a.e.wait(patience, func() bool { return len(a.want) <= loss }) {
 		return nil
 	}
 	a.e.mu.Lock()

@@ -169,7 +169,7 @@ func checkCloseFlushes(c *check) {
 	if err := c.within("Close", c.eps[0].Close); err != nil {
 		c.errorf("Close: %v", err)
 	}
-	if missing := awaited.missing(c.network.Patience); len(missing) == len(frames) || len(missing) > 0 && !c.network.Lossy {
+	if missing := awaited.missingBut(c.lossOf(len(frames)), c.network.Patience); missing != nil {
 		c.errorf("%d of %d frames that Send had accepted right before Close did not arrive", len(missing), len(frames))
 	}
 }

@@ -59,13 +59,14 @@ func checkNewStream(c *check) {
 	c.carry(0, c.frames(0, laneAll, 10, smallFrame))
 	c.carry(1, c.frames(1, laneAll, 10, smallFrame))
 	if u, ok := c.network.Providers[0].(provider.Unicaster); ok {
-		frames := c.frames(0, laneOne, 10, smallFrame)
 		send := c.sendTo(u, e.Stream())
 		// It may take the transport a moment to find the new stream; until then it says so.
-		if !eventually(c.network.Patience, func() bool { return !errors.Is(send(nil), provider.ErrUnreachable) }) {
+		if !eventually(c.network.Patience, func() bool {
+			return !errors.Is(send(c.frames(0, laneLoose, 1, smallFrame)), provider.ErrUnreachable)
+		}) {
 			c.fatalf("%v after SetMembers with a new stream, SendTo says that it is unreachable", c.network.Patience)
 		}
-		c.carryWith(0, frames, []int{1}, send)
+		c.carryWith(0, c.frames(0, laneOne, 10, smallFrame), []int{1}, send)
 	}
 }
 
