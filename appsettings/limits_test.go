@@ -125,6 +125,14 @@ func TestSettings_PrintNoSecret(t *testing.T) {
 			fmt.Fprintf(&log, verb+"\n", v)
 		}
 	}
+	for _, verb := range []string{"%v", "%#v", "%x", "%d"} {
+		if got := fmt.Sprintf(verb, s.Database.DSN); got != redacted {
+			t.Errorf("%s of a DSN is %q", verb, got)
+		}
+		if got := fmt.Sprintf(verb, s.Section("pigeon")); got != "Pigeon{Password}" {
+			t.Errorf("%s of a Section is %q", verb, got)
+		}
+	}
 	for _, secret := range []string{"tiger", fmt.Sprintf("%x", "tiger")} {
 		if i := strings.Index(log.String(), secret); i >= 0 {
 			t.Errorf("a secret is shown: …%s", log.String()[max(0, i-100):i+5])

@@ -1,0 +1,208 @@
+package appsettings
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/provider/tcpbus"
+	"github.com/carillon-go/carillon/site"
+	"github.com/carillon-go/carillon/site/sqlsite"
+)
+
+// Config turns s into what [carillon.Open] takes, with the providers made and not
+// started: the Broker starts and closes them. Set what only the program knows, such as the
+// Logger, in the result.
+//
+// db is the site database. It is not used, and may be nil, when events stay in
+// this process ([Settings.Local]); the Config has no providers then. The error
+// is an [*Error], or that of a factory with its provider's name.
+func (s *Settings) Config(db site.Database) (carillon.Config, error) {
+	cfg := carillon.Config{
+		Site:               s.Site,
+		Application:        s.Application,
+		Server:             s.Server,
+		Version:            s.Version,
+		AcceptSites:        slices.Clone(s.AcceptSites),
+		TrustSecureChannel: s.TrustSecureChannel,
+		MissedAfter:        s.MissedAfter,
+		MaxStall:           s.Limits.MaxStall,
+		Lease:              s.Limits.Lease,
+		Poll:               s.Limits.Poll,
+		HoldBytes:          s.Limits.HoldBytes,
+		QueueBytes:         s.Limits.QueueBytes,
+		UnsentBytes:        s.Limits.UnsentBytes,
+		MaxEventBytes:      s.Limits.MaxEventBytes,
+		RingBytes:          s.Limits.RingBytes,
+		RingFrames:         s.Limits.RingFrames,
+	}
+	if s.Application == "" {
+		return cfg, s.wrong("Application", `is not set; name the application, the same on all instances`)
+	}
+	switch fold(s.Role) {
+	case "", "both":
+		cfg.Role = carillon.Both
+	case "publish":
+		cfg.Role = carillon.Publish
+	case "subscribe":
+		cfg.Role = carillon.Subscribe
+	default:
+		return cfg, s.wrong("Role", "%q: choices: both, publish, subscribe", clip(s.Role))
+	}
+	if s.Local() {
+		return cfg, nil
+	}
+	if db == nil {
+		return cfg, s.wrong("Database", "there is no site database; set Driver and Dsn, or let the program pass in the one that it has")
+	}
+	cfg.Database = db
+	for _, name := range s.Providers {
+		p, err := s.provider(name)
+		if err != nil {
+			for _, made := range cfg.Providers {
+				_ = made.Close() // was never started
+			}
+			cfg.Providers = nil
+			return cfg, err
+		}
+		cfg.Providers = append(cfg.Providers, p)
+	}
+	return cfg, nil
+}
+
+// provider makes one provider.
+func (s *Settings) provider(name string) (provider.Provider, error) {
+	switch name = fold(name); name {
+	case tcpName:
+		cfg := tcpbus.Config{
+			Listen:           s.TCP.Listen,
+			Advertise:        s.TCP.Advertise,
+			Endpoints:        s.TCP.Endpoints,
+			AllowNetworks:    s.TCP.AllowNetworks,
+			MaxFrameBytes:    s.TCP.MaxFrameBytes,
+			QueueBytes:       s.TCP.QueueBytes,
+			DialTimeout:      s.TCP.DialTimeout,
+			HandshakeTimeout: s.TCP.HandshakeTimeout,
+			PeerTimeout:      s.TCP.PeerTimeout,
+		}
+		if s.TCP.TLS.CertFile != "" {
+			var err error
+			if cfg.TLS, err = s.tls(); err != nil {
+				return nil, err
+			}
+		}
+		p, err := tcpbus.New(cfg)
+		if err != nil {
+			return nil, s.wrong("Tcp", "%v", err)
+		}
+		return p, nil
+	case udpName:
+		return nil, s.wrong("Provider", "the provider %q is not in this build; in this build: %s", name, tcpName)
+	}
+	factory, ok := s.factories[name]
+	if !ok {
+		return nil, s.wrong("Provider", "unknown provider %q; %s", clip(name), choose(name, append(builtIn(), slices.Sorted(maps.Keys(s.factories))...)))
+	}
+	p, err := factory(s.Section(name))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("make provider %q: %w", name, err)
+	case p == nil:
+		return nil, fmt.Errorf("make provider %q: its factory returned neither a provider nor an error", name)
+	}
+	return p, nil
+}
+
+// tls reads the files that Carillon:Tcp:Tls names.
+func (s *Settings) tls() (*tls.Config, error) {
+	files := s.TCP.TLS
+	pair, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile)
+	if err != nil {
+		return nil, s.wrong("Tcp:Tls:CertFile", "load %q and %q: %v", files.CertFile, files.KeyFile, err)
+	}
+	pem, err := os.ReadFile(files.CAFile)
+	if err != nil {
+		return nil, s.wrong("Tcp:Tls:CaFile", "%v", err)
+	}
+	authority := x509.NewCertPool()
+	if !authority.AppendCertsFromPEM(pem) {
+		return nil, s.wrong("Tcp:Tls:CaFile", "%q holds no certificate in PEM form", files.CAFile)
+	}
+	cfg := &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{pair},
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		ClientCAs:    authority,
+		RootCAs:      authority,
+		ServerName:   files.ServerName,
+	}
+	if files.ServerName == "" {
+		// What the standard library checks, without the name: it would have to be
+		// that of a machine which did not exist when the certificate was made.
+		cfg.InsecureSkipVerify = true
+		cfg.VerifyConnection = func(state tls.ConnectionState) error {
+			opts := x509.VerifyOptions{Roots: authority, Intermediates: x509.NewCertPool()}
+			for _, c := range state.PeerCertificates[1:] {
+				opts.Intermediates.AddCert(c)
+			}
+			_, err := state.PeerCertificates[0].Verify(opts)
+			return err
+		}
+	}
+	return cfg, nil
+}
+
+// A SiteDatabase is the site database of Carillon:Database with the pool that
+// it is on.
+type SiteDatabase struct {
+	*sqlsite.Database
+	Pool *sql.DB
+}
+
+// Close closes the database and the pool.
+func (d *SiteDatabase) Close() error { return errors.Join(d.Database.Close(), d.Pool.Close()) }
+
+// OpenDatabase opens the database of Carillon:Database. The program links the
+// driver. It does not connect; the first use does. The caller closes the result
+// after the Broker.
+func (s *Settings) OpenDatabase() (*SiteDatabase, error) {
+	switch driver, drivers := s.Database.Driver, sql.Drivers(); {
+	case driver == "":
+		return nil, s.wrong("Database:Driver", "is not set; drivers of this program: %s", strings.Join(drivers, ", "))
+	case !slices.Contains(drivers, driver):
+		return nil, s.wrong("Database:Driver", "%q is not in this program; %s", clip(driver), choose(driver, drivers))
+	case s.Database.DSN.IsZero():
+		return nil, s.wrong("Database:Dsn", "is not set; it tells the driver %q where to connect", driver)
+	}
+	pool, err := sql.Open(s.Database.Driver, s.Database.DSN.Reveal())
+	if err != nil {
+		// Not the driver's words: some repeat what they could not read, password and
+		// all.
+		return nil, s.wrong("Database:Dsn", "the driver %q cannot read it (its value is not shown)", s.Database.Driver)
+	}
+	var opts []sqlsite.Option
+	if s.Database.TablePrefix != "" {
+		opts = append(opts, sqlsite.WithTablePrefix(s.Database.TablePrefix))
+	}
+	db, err := sqlsite.New(pool, opts...)
+	if err != nil {
+		_ = pool.Close() // nothing was opened yet
+		return nil, s.wrong("Database:TablePrefix", "%v", err)
+	}
+	return &SiteDatabase{db, pool}, nil
+}
+
+// wrong returns an error about one key, with the place where it is written.
+func (s *Settings) wrong(path, format string, args ...any) error {
+	var ps problems
+	ps.add(s.at[ownSection+":"+fold(path)], "Carillon:"+path, format, args...)
+	return ps.err()
+}
