@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"time"
@@ -38,8 +37,6 @@ const shutdownTimeout = 2 * time.Second
 
 // Run implements the command.
 func (c *instanceCmd) Run(ctx context.Context, std streams) error {
-	// Ctrl-C reaches the whole group of processes; the parent decides.
-	signal.Ignore(os.Interrupt)
 	parent := os.Getppid()
 	member := fleet.NewMember(std.out)
 	asked, err := c.run(ctx, std, member)
@@ -47,7 +44,8 @@ func (c *instanceCmd) Run(ctx context.Context, std streams) error {
 		member.Fail(err.Error())
 	}
 	// If the parent is gone, nobody else removes the folder.
-	if !asked && (ctx.Err() == nil && err == nil || os.Getppid() != parent) {
+	orphan := ctx.Err() == nil && err == nil || os.Getppid() != parent
+	if !asked && orphan {
 		if strings.HasPrefix(filepath.Base(c.Folder), demoFolder) {
 			os.RemoveAll(c.Folder) //nolint:errcheck // the next instance to end tries again
 		}

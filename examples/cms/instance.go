@@ -150,7 +150,7 @@ func (in *Instance) Handler() http.Handler { return in.handler }
 func (in *Instance) PostNotice(ctx context.Context) error {
 	err := in.server.publisher.notice(ctx, time.Now())
 	if err != nil {
-		in.cfg.Report(Report{At: time.Now().UnixMicro(), Kind: KindNote, Text: "the notice could not be posted: " + err.Error()})
+		in.note("notice not posted", err.Error())
 	}
 	return err
 }
@@ -166,7 +166,7 @@ func (in *Instance) Cut() error {
 	defer in.mu.Unlock()
 	if in.cable.Cut() {
 		in.cutIn, in.cutOut = in.cable.Lost()
-		in.note("network cut: frames vanish from now on, in both directions")
+		in.note("network cut", "frames vanish from now on, in both directions")
 	}
 	return nil
 }
@@ -180,13 +180,13 @@ func (in *Instance) Heal() error {
 	defer in.mu.Unlock()
 	if in.cable.Heal() {
 		i, o := in.cable.Lost()
-		in.note(fmt.Sprintf("network connected again: %d frames had vanished on their way in, %d on their way out", i-in.cutIn, o-in.cutOut))
+		in.note("network connected", fmt.Sprintf("%d frames had vanished on their way in, %d on their way out", i-in.cutIn, o-in.cutOut))
 	}
 	return nil
 }
 
-func (in *Instance) note(text string) {
-	in.cfg.Report(Report{At: time.Now().UnixMicro(), Kind: KindNote, Text: text})
+func (in *Instance) note(head, text string) {
+	in.cfg.Report(Report{At: time.Now().UnixMicro(), Kind: KindNote, Event: head, Text: text})
 }
 
 // Counters returns what was counted until now.

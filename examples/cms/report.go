@@ -18,7 +18,7 @@ const (
 type Report struct {
 	At       int64  `json:"at"` // Unix microseconds
 	Kind     Kind   `json:"kind"`
-	Event    string `json:"event,omitempty"`    // its name, or its ID if it is none of the site's
+	Event    string `json:"event,omitempty"`    // its name, or its ID if it is none of the site's; or the head of a note
 	Key      string `json:"key,omitempty"`      // the same in all reports of all instances on one event raised
 	Text     string `json:"text,omitempty"`     // what the event says, or the note
 	Page     int64  `json:"page,omitempty"`     // the page that the event is about

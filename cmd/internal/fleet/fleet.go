@@ -137,7 +137,7 @@ func (f *Fleet) launch(index int) (*process, error) {
 		return nil, errRunning
 	}
 	p := &process{index: index, cmd: f.cfg.Command(index), ready: make(chan struct{}), done: make(chan struct{})}
-	p.cmd.SysProcAttr = dieWithParent()
+	p.cmd.SysProcAttr = attributes()
 	p.cmd.Stderr = &p.stderr
 	var err error
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {

@@ -83,13 +83,13 @@ func (m *Member) SumUp() {
 func (m *Member) sumUpLocked() {
 	for kind, n := range m.suppressed {
 		delete(m.suppressed, kind)
-		m.writeLocked(line{Report: &cms.Report{At: m.now().UnixMicro(), Kind: cms.KindNote, Text: more(n, kind)}})
+		m.writeLocked(line{Report: &cms.Report{At: m.now().UnixMicro(), Kind: cms.KindNote, Event: more(n, kind), Text: "too many in a second to show one by one"}})
 	}
 }
 
 // more says how many reports of a kind were not made.
 func more(n uint64, kind cms.Kind) string {
-	return fmt.Sprintf("and %d more %s, too many to show", n, kind)
+	return fmt.Sprintf("%d more %s", n, kind)
 }
 
 func (m *Member) write(l line) {

@@ -1,9 +1,10 @@
-//go:build !linux
+//go:build !linux && !windows
 
 package fleet
 
 import "syscall"
 
-// dieWithParent does nothing here: the end of its standard input tells a process
-// that its parent is gone.
-func dieWithParent() *syscall.SysProcAttr { return nil }
+// attributes put a process into a group of its own, which keeps Ctrl-C at the
+// terminal from it, for the parent to decide. The end of its standard input tells
+// it that the parent is gone.
+func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

@@ -97,7 +97,8 @@ func (h *Hub) Update(index int, fn func(*Instance)) {
 
 // A report is a cms.Report with the instance that made it.
 type report struct {
-	Instance int `json:"instance"`
+	Instance int   `json:"instance"`
+	Cut      []int `json:"cut,omitempty"` // who cannot hear what was raised, because of a network that is cut
 	cms.Report
 }
 
@@ -106,12 +107,26 @@ func (h *Hub) Report(index int, r cms.Report) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.last++
-	m := message{id: h.last, name: "report", data: encode(report{index, r})}
+	m := message{id: h.last, name: "report", data: encode(report{index, h.cutLocked(index, r), r})}
 	if len(h.ring) == ringLen {
 		h.ring = slices.Delete(h.ring, 0, ringLen/4)
 	}
 	h.ring = append(h.ring, m)
 	h.sendLocked(m)
+}
+
+// cutLocked returns the instances that a cut network keeps from hearing what
+// one of them has raised. h.mu is held.
+func (h *Hub) cutLocked(index int, r cms.Report) (cut []int) {
+	if r.Kind != cms.KindRaised || index < 1 || index > len(h.instances) {
+		return nil
+	}
+	for _, in := range h.instances {
+		if in.Index != index && in.State == Running && (in.Cut || h.instances[index-1].Cut) {
+			cut = append(cut, in.Index)
+		}
+	}
+	return cut
 }
 
 func (h *Hub) sendLocked(m message) {

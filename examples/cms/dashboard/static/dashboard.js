@@ -184,7 +184,8 @@
       else entry.chips.append(c);
     }
     c.className = `chip who n${index} ${cls}`;
-    c.replaceChildren(element("span", "", `Instance ${index}`), element("span", "did", text));
+    c.replaceChildren(element("span", "", `Instance ${index}`));
+    if (text) c.append(element("span", "did", text));
   }
 
   function after(entry, at) {
@@ -210,11 +211,7 @@
         entry.by = r.instance;
         chip(entry, r.instance, "raised", "raised");
         for (const [index, at] of entry.early) chip(entry, index, "received", after(entry, at));
-        if (live) {
-          for (const c of cards.values()) {
-            if (c !== card && c.state === "running" && (c.cut || card.cut) && !entry.seen.has(c.index)) chip(entry, c.index, "cut", "cut off");
-          }
-        }
+        for (const index of r.cut || []) if (!entry.seen.has(index)) chip(entry, index, "cut", "cut off");
       } else {
         // The instances tell of it each in its own time, so a receipt may be
         // heard of before the raise.
@@ -232,7 +229,7 @@
       const entry = row(r, "dropped", r.count === 1 ? "Dropped 1 frame" : `Dropped ${r.count} frames`, r.text ? `${r.reason} · ${r.text}` : r.reason);
       chip(entry, r.instance, "", "refused");
     } else {
-      chip(row(r, "note", r.text, ""), r.instance, "", "");
+      chip(row(r, "note", r.event, r.text), r.instance, "", "");
     }
     for (const c of cards.values()) stale(c);
   }

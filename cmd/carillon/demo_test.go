@@ -1,0 +1,467 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/carillon-go/carillon/examples/cms/dashboard"
+)
+
+// providers are those that the demonstration can use.
+var providers = []string{"tcp", "udp"}
+
+// fresh is how long a change may take until another instance shows it.
+const fresh = 2 * time.Second
+
+// Published on 2, fresh on all others within two seconds, a hundred times out
+// of a hundred.
+func TestDemo_PublishedOnTwoIsFreshEverywhere(t *testing.T) {
+	for _, provider := range providers {
+		for _, n := range []int{2, 8} {
+			t.Run(fmt.Sprintf("%s with %d instances", provider, n), func(t *testing.T) {
+				d := startDemo(t, n, "--provider", provider)
+				tries := 100
+				if testing.Short() {
+					tries = 10
+				}
+				var took []time.Duration
+				for try := range tries {
+					text := fmt.Sprintf("Text number %d.", try)
+					d.post(2, "/edit/roles", "title", "Roles", "body", text)
+					published := time.Now()
+					for i := 1; i <= n; i++ {
+						for {
+							a := d.get(i, "/roles")
+							if strings.Contains(a.body, text) {
+								if i != 2 && a.cache == "hit" && try%10 == 0 {
+									t.Errorf("try %d: the first request on instance %d is said to be a hit", try, i)
+								}
+								break
+							}
+							if time.Since(published) > fresh {
+								t.Fatalf("try %d: instance %d is stale after %v: %s", try, i, time.Since(published), d.err)
+							}
+						}
+						if i == 1 {
+							took = append(took, time.Since(published))
+						}
+					}
+				}
+				if a := d.get(1, "/roles"); a.cache != "hit" {
+					t.Errorf("the last request is a %s, want a hit", a.cache)
+				}
+				slices.Sort(took)
+				t.Logf("fresh on instance 1 in %d of %d tries, median %v, slowest %v", len(took), tries, took[len(took)/2], took[len(took)-1])
+			})
+		}
+	}
+}
+
+// The three caches, each with the event of its own.
+func TestDemo_AllThreeCachesAreKeptInStep(t *testing.T) {
+	for _, provider := range providers {
+		t.Run(provider, func(t *testing.T) {
+			d := startDemo(t, 2, "--provider", provider)
+			entries := d.feed()
+
+			// Permanent links.
+			if a := d.get(1, "/link/11"); a.location != "/roles" || a.code != 302 {
+				t.Fatalf("the link leads to %q with %d", a.location, a.code)
+			}
+			d.post(2, "/rename/roles", "slug", "parts")
+			eventually(t, fresh, "the link on 1 leads to the new address", func() bool { return d.get(1, "/link/11").location == "/parts" })
+			eventually(t, fresh, "the old address on 1 is gone", func() bool { return d.get(1, "/roles").code == 404 })
+			if a := d.get(1, "/parts"); a.code != 200 {
+				t.Errorf("the new address on 1: %d", a.code)
+			}
+			if a := d.get(1, "/link/11"); a.cache != "hit" {
+				t.Errorf("the second look into the link map is a %s", a.cache)
+			}
+
+			// Workflow, with steps on both instances.
+			state := func(instance int) string {
+				a := d.get(instance, "/workflow/missed")
+				for _, s := range []string{"draft", "review", "published"} {
+					if strings.Contains(a.body, `<li aria-current="step">`+s+`</li>`) {
+						return s
+					}
+				}
+				t.Fatalf("no state in %s", a.body)
+				return ""
+			}
+			for _, step := range []struct {
+				on     int
+				action string
+				want   string
+			}{
+				{2, "save", "draft"}, {1, "submit", "review"}, {2, "return", "draft"}, {2, "submit", "review"}, {1, "publish", "published"},
+			} {
+				before := state(1) + state(2) // both have it in their caches
+				pairs := []string{"action", step.action}
+				if step.action == "save" {
+					pairs = append(pairs, "title", "Missed anew", "body", "New text.")
+				}
+				d.post(step.on, "/workflow/missed", pairs...)
+				for i := 1; i <= 2; i++ {
+					eventually(t, fresh, fmt.Sprintf("%s on %d is seen on %d (before: %s)", step.action, step.on, i, before), func() bool { return state(i) == step.want })
+				}
+			}
+			eventually(t, fresh, "the approved text is on 2", func() bool { return strings.Contains(d.get(2, "/missed").body, "New text.") })
+
+			eventually(t, patience, "the feed shows each change raised on one and received on the other", func() bool {
+				raised, received := map[string]int{}, map[string]int{}
+				for _, e := range entries() {
+					switch e.Kind {
+					case "raised":
+						raised[e.Key] = e.Instance
+					case "received":
+						received[e.Key] = e.Instance
+					case "missed", "dropped":
+						t.Fatalf("the feed shows %+v", e)
+					}
+				}
+				for key, by := range raised {
+					if received[key] != 3-by {
+						return false
+					}
+				}
+				return len(raised) == 2+6 // a rename tells of page and link; five steps, the last of which publishes
+			})
+		})
+	}
+}
+
+// Without this test nobody would know that the others can fail.
+func TestDemo_WithoutEventsShowsTheStaleCopy(t *testing.T) {
+	d := startDemo(t, 2, "--events=off")
+	for _, path := range []string{"/roles", "/link/11", "/workflow/roles"} {
+		for i := 1; i <= 2; i++ {
+			d.get(i, path)
+		}
+	}
+	d.post(2, "/edit/roles", "title", "Roles", "body", "The new text.")
+	d.post(2, "/workflow/roles", "action", "save", "title", "Draft", "body", "The draft.")
+	d.post(2, "/rename/roles", "slug", "parts")
+	if a := d.get(2, "/parts"); !strings.Contains(a.body, "The new text.") {
+		t.Errorf("instance 2 does not show its own change: %s", a.body)
+	}
+	for until := time.Now().Add(fresh); time.Now().Before(until); {
+		page, link, work := d.get(1, "/roles"), d.get(1, "/link/11"), d.get(1, "/workflow/roles")
+		if page.code != 200 || page.cache != "hit" || strings.Contains(page.body, "The new text.") {
+			t.Fatalf("the page on 1: %d %s, and it is fresh", page.code, page.cache)
+		}
+		if link.location != "/roles" || link.cache != "hit" {
+			t.Fatalf("the link on 1 leads to %s, a %s", link.location, link.cache)
+		}
+		if work.cache != "hit" || strings.Contains(work.body, "The draft.") {
+			t.Fatalf("the workflow on 1 is a %s, and it is fresh", work.cache)
+		}
+		time.After(50 * time.Millisecond)
+	}
+}
+
+// Frames that vanish are missed, and the caches are right again after that.
+func TestDemo_CutNetworkIsMissedAndMended(t *testing.T) {
+	for _, provider := range providers {
+		t.Run(provider, func(t *testing.T) {
+			d := startDemo(t, 3, "--provider", provider)
+			entries := d.feed()
+			for i := 1; i <= 3; i++ {
+				d.get(i, "/roles")
+			}
+			d.post(0, "/instances/1/cut")
+			eventually(t, patience, "the network of 1 is cut", func() bool { return d.instances()[0].Cut })
+			const lost = 3
+			for i := range lost {
+				d.post(2, "/edit/roles", "title", "Roles", "body", fmt.Sprintf("Text number %d.", i))
+			}
+			last := fmt.Sprintf("Text number %d.", lost-1)
+			eventually(t, fresh, "instance 3 is fresh", func() bool { return strings.Contains(d.get(3, "/roles").body, last) })
+			if a := d.get(1, "/roles"); a.cache != "hit" || strings.Contains(a.body, last) {
+				t.Errorf("instance 1 knows of the change though its network is cut: %s", a.cache)
+			}
+			d.post(0, "/instances/1/heal")
+			eventually(t, patience, "instance 1 is fresh", func() bool { return strings.Contains(d.get(1, "/roles").body, last) })
+			missed := func() (n uint64) {
+				for _, e := range entries() {
+					if e.Kind == "missed" && e.Instance == 1 && e.From == "instance 2" {
+						n += e.Count
+					} else if e.Kind == "missed" {
+						t.Fatalf("the feed shows %+v", e)
+					}
+				}
+				return n
+			}
+			eventually(t, patience, fmt.Sprintf("instance 1 has missed %d events", lost), func() bool { return missed() == lost })
+
+			// Nobody else noticed, and what comes now arrives.
+			d.post(2, "/edit/roles", "title", "Roles", "body", "After all that.")
+			eventually(t, fresh, "instance 1 hears again", func() bool { return strings.Contains(d.get(1, "/roles").body, "After all that.") })
+			if n := missed(); n != lost {
+				t.Errorf("%d events were missed, want %d", n, lost)
+			}
+		})
+	}
+}
+
+func TestDemo_KilledInstanceComesBackInStep(t *testing.T) {
+	d := startDemo(t, 2)
+	d.get(1, "/roles")
+	d.post(0, "/instances/1/kill")
+	if _, err := d.tryGet(1, "/roles"); err == nil {
+		t.Error("an instance that was killed answers")
+	}
+	d.post(2, "/edit/roles", "title", "Roles", "body", "While it was away.")
+	d.post(0, "/instances/1/start")
+	if a := d.get(1, "/roles"); !strings.Contains(a.body, "While it was away.") {
+		t.Error("it came back with an old page")
+	}
+	d.post(2, "/edit/roles", "title", "Roles", "body", "When it was back.")
+	eventually(t, fresh, "it hears again", func() bool { return strings.Contains(d.get(1, "/roles").body, "When it was back.") })
+	for _, in := range d.instances() {
+		if in.Counters.Missed != 0 || in.State != dashboard.Running {
+			t.Errorf("instance %d: %+v", in.Index, in)
+		}
+	}
+	if s := d.err.String(); s != "" {
+		t.Errorf("a kill that was asked for is reported: %s", s)
+	}
+}
+
+func TestDemo_SaysInOneLineThatAnInstanceCrashed(t *testing.T) {
+	d := startDemo(t, 2)
+	pid := d.instances()[0].PID
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, patience, "it is said", func() bool { return d.err.String() != "" })
+	want := fmt.Sprintf("carillon: instance 1 (process %d) ended: signal: killed; start it again on the dashboard\n", pid)
+	if got := d.err.String(); got != want {
+		t.Errorf("said %q, want %q", got, want)
+	}
+	if a := d.get(2, "/roles"); a.code != 200 {
+		t.Errorf("instance 2 answers %d", a.code)
+	}
+}
+
+func TestDemo_LeavesNothingWhenItIsKilled(t *testing.T) {
+	for _, stopped := range []bool{false, true} {
+		t.Run(fmt.Sprintf("an instance is stopped %v", stopped), func(t *testing.T) {
+			d := startDemo(t, 3)
+			pids := d.pids()
+			if stopped {
+				if err := syscall.Kill(pids[1], syscall.SIGSTOP); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := d.cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			<-d.done
+			d.nothingLeft(pids)
+		})
+	}
+}
+
+func TestDemo_SaysWhichPortIsTaken(t *testing.T) {
+	port := freePorts(t, 3)
+	for i, what := range []string{"the dashboard", "instance 1", "instance 2"} {
+		ln, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port+i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tmp := t.TempDir()
+		r := carillonCmd(t, []string{"TMPDIR=" + tmp}, "demo", "--port", fmt.Sprint(port))
+		ln.Close()
+		want := fmt.Sprintf("carillon: port %d, which %s needs, is taken\n", port+i, what)
+		if r.code != exitUnavailable || !strings.HasPrefix(r.err, want) || strings.Count(r.err, "\n") != 2 || r.out != "" {
+			t.Errorf("%+v, want code %d and %q", r, exitUnavailable, want)
+		}
+		if left, _ := os.ReadDir(tmp); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	}
+}
+
+func TestDemo_SaysThatItMayNotWrite(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing")
+	r := carillonCmd(t, []string{"TMPDIR=" + missing}, "demo", "--port", fmt.Sprint(freePorts(t, 3)))
+	if r.code != exitUnavailable || !strings.HasPrefix(r.err, "carillon: cannot make a temporary folder: ") || !strings.Contains(r.err, "TMPDIR") || strings.Count(r.err, "\n") != 2 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestDemo_RefusesImpossibleNumbers(t *testing.T) {
+	for _, args := range [][]string{
+		{"--instances", "1"}, {"--instances", "17"}, {"--port", "0"}, {"--port", "65534"},
+		{"--provider", "pigeon"}, {"--events", "maybe"}, {"--unknown"},
+	} {
+		r := carillonCmd(t, nil, append([]string{"demo"}, args...)...)
+		if r.code != exitUsage || !strings.HasPrefix(r.err, "carillon: ") {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+}
+
+// The other commands work against any site; here is one.
+func TestCommands_JoinARunningSite(t *testing.T) {
+	d := startDemo(t, 2)
+	site := []string{"--database", "sqlite:" + filepath.Join(d.folder, demoFile), "--site", "carillon-demo"}
+
+	r := carillonCmd(t, nil, append([]string{"members", "--json"}, site...)...)
+	var members struct {
+		Site    string
+		Members []memberInfo
+	}
+	if err := json.Unmarshal([]byte(r.out), &members); err != nil || r.code != 0 {
+		t.Fatalf("%v: %+v", err, r)
+	}
+	if members.Site != "carillon-demo" || len(members.Members) != 2 {
+		t.Errorf("members: %+v", members)
+	}
+	for i, m := range members.Members {
+		if m.State != "live" || m.Role != "both" || len(m.Addresses["tcp"]) != 1 || m.Server == "" {
+			t.Errorf("member %d: %+v", i, m)
+		}
+	}
+
+	const id = "0b6ddc3c-19a5-4a4f-bd68-0f6e7c52c301"
+	const typed = "0b6ddc3c-19a5-4a4f-bd68-0f6e7c52c302"
+	listen := program(t, "carillon", append([]string{"listen", id, typed, "--json", "--count", "4", "--for", "60s"}, site...)...)
+	out, err := listen.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := listen.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := listen.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer listen.Process.Kill() //nolint:errcheck // it has ended
+	if line, err := bufio.NewReader(said).ReadString('\n'); err != nil || line != "listening to 2 other instances; Ctrl-C ends\n" {
+		t.Fatalf("listen says %q, %v", line, err)
+	}
+	for _, args := range [][]string{
+		{id}, {id, "some text"}, {id, "AAEC", "--as", "base64"}, {typed, `{"a": [1]}`, "--as", "json"},
+	} {
+		r := carillonCmd(t, nil, append(append([]string{"raise"}, args...), site...)...)
+		if r.code != 0 || r.out != fmt.Sprintf("raised %s for 3 other instances\n", args[0]) {
+			t.Errorf("raise %v: %+v", args, r)
+		}
+	}
+	var got []heard
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		var h heard
+		if err := json.Unmarshal(lines.Bytes(), &h); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, h)
+	}
+	if err := listen.Wait(); err != nil {
+		t.Errorf("listen: %v", err)
+	}
+	if len(got) != 4 {
+		t.Fatalf("heard %d events", len(got))
+	}
+	for i, h := range got {
+		if h.Kind != "raised" || h.Raiser == nil || h.Application != "carillon" || h.Time.IsZero() {
+			t.Errorf("heard: %+v", h)
+		}
+		ok := []bool{
+			h.Text == nil && h.Data == nil && h.Base64 == nil,
+			h.Text != nil && *h.Text == "some text",
+			h.Base64 != nil && *h.Base64 == "AAEC",
+			string(h.Data) == `{"a":[1]}` && h.Event.String() == typed,
+		}[i]
+		if !ok {
+			t.Errorf("event %d: %+v", i, h)
+		}
+	}
+
+	// They have said goodbye: nobody waits for a lease, and nothing was missed.
+	if r := carillonCmd(t, nil, append([]string{"members"}, site...)...); r.code != 0 || strings.Count(r.out, "\n") != 3 {
+		t.Errorf("members afterwards: %+v", r)
+	}
+	if r := carillonCmd(t, nil, append([]string{"members", "--all"}, site...)...); strings.Count(r.out, "closed") != 5 {
+		t.Errorf("members --all afterwards: %+v", r)
+	}
+	for _, in := range d.instances() {
+		if in.Counters.Missed != 0 || in.Counters.Received != 4 {
+			t.Errorf("instance %d: %+v", in.Index, in.Counters)
+		}
+	}
+}
+
+func TestCommands_SayWhatIsWrong(t *testing.T) {
+	dir := t.TempDir()
+	db := filepath.Join(dir, "site.db")
+	if err := prepare(context.Background(), db); err != nil { // a database without a site
+		t.Fatal(err)
+	}
+	broken := filepath.Join(dir, "appsettings.json")
+	if err := os.WriteFile(broken, []byte(`{"Carillon": {"Sight": 1}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const id = "0b6ddc3c-19a5-4a4f-bd68-0f6e7c52c301"
+	for _, tt := range []struct {
+		args string
+		code int
+		want string
+	}{
+		{"", exitOK, ""},
+		{"nonsense", exitUsage, "nonsense"},
+		{"members", exitUsage, "no site database is configured"},
+		{"members --database sqlite:" + db, exitUsage, "no site is configured"},
+		{"members --database oracle:x --site s", exitUsage, "drivers: sqlite, pgx, mysql"},
+		{"members --database sqlite --site s", exitUsage, "does not say driver and address"},
+		{"members --database sqlite:" + filepath.Join(dir, "no.db") + " --site s", exitDatabase, "cannot be used"},
+		{"members --database pgx:postgres://u:hush@127.0.0.1:1/db --site s --timeout 5s", exitDatabase, "cannot be used"},
+		{"members --database mysql:u:hush@tcp(127.0.0.1:1)/db --site s --timeout 5s", exitDatabase, "cannot be used"},
+		{"members --config " + broken, exitUsage, "Sight"},
+		{"members --config " + filepath.Join(dir, "missing.json"), exitUsage, "missing.json"},
+		{"raise 12 --database sqlite:" + db + " --site s", exitUsage, "is not a GUID"},
+		{"raise " + id + " x --as json", exitUsage, "is not JSON"},
+		{"raise " + id + " x --as base64", exitUsage, "is not base64"},
+		{"raise " + id + " x --as xml", exitUsage, "xml"},
+		{"listen " + id + " 12", exitUsage, "is not a GUID"},
+		{"listen --count=-1", exitUsage, "cannot be negative"},
+	} {
+		r := carillonCmd(t, nil, strings.Fields(tt.args)...)
+		if r.code != tt.code || !strings.Contains(r.err, tt.want) || strings.Contains(r.err, "hush") {
+			t.Errorf("carillon %s: %+v, want code %d and %q", tt.args, r, tt.code, tt.want)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "no.db")); err == nil {
+			t.Fatalf("carillon %s made a database", tt.args)
+		}
+	}
+}
+
+func TestCommands_HelpListsExitCodesAndHidesInstances(t *testing.T) {
+	for _, cmd := range []string{"", "demo", "raise", "listen", "members"} {
+		r := carillonCmd(t, nil, strings.Fields(cmd+" --help")...)
+		if r.code != 0 || !strings.Contains(r.out, "Exit codes:") || strings.Contains(r.out, "demo-instance") {
+			t.Errorf("carillon %s --help: %+v", cmd, r)
+		}
+	}
+	r := carillonCmd(t, nil, "version", "--json")
+	var v versionInfo
+	if err := json.Unmarshal([]byte(r.out), &v); err != nil || v.Version == "" || r.code != 0 {
+		t.Errorf("version: %+v, %v", r, err)
+	}
+}
+

@@ -1,0 +1,10 @@
+package fleet
+
+import "syscall"
+
+// attributes put a process into a group of its own, which keeps Ctrl-C at the
+// terminal from it, for the parent to decide. The end of its standard input tells
+// it that the parent is gone.
+func attributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{CreationFlags: syscall.CREATE_NEW_PROCESS_GROUP}
+}
