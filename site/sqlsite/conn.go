@@ -29,8 +29,8 @@ type conn struct {
 	site *Database
 	// own says that the connection's session was changed, so it must not go back to the pool.
 	own bool
-	// autocommit is false where a SELECT alone opens a transaction that stays open.
-	autocommit bool
+	// restore undoes what was changed of the session, or is "".
+	restore string
 	// unfit says that the connection broke or may still be in a transaction.
 	unfit bool
 }
@@ -54,6 +54,7 @@ func (d *Database) run(ctx context.Context, tried string, op func(context.Contex
 	}
 
 	began, redials := time.Now(), 0
+	var crowd error // that made the last attempt necessary
 	for attempt := 0; ; attempt++ {
 		err := d.try(ctx, op)
 		if err == nil {
@@ -63,13 +64,17 @@ func (d *Database) run(ctx context.Context, tried string, op func(context.Contex
 		switch {
 		case ctx.Err() != nil:
 			if kind == crowded {
-				err = fmt.Errorf("%w: %w", site.ErrBusy, err)
+				crowd = err
+			}
+			if crowd != nil {
+				err = fmt.Errorf("%w: %w", site.ErrBusy, crowd)
 			}
 			if !errors.Is(err, ctx.Err()) {
 				err = fmt.Errorf("%w: %w", ctx.Err(), err)
 			}
 		case kind == crowded:
 			if time.Since(began) < lockLimit {
+				crowd = err
 				pause(ctx, attempt)
 				continue
 			}
@@ -131,7 +136,7 @@ func (d *Database) connect(ctx context.Context) (*conn, error) {
 		return nil, err
 	}
 
-	c := &conn{Conn: raw, site: d, autocommit: true}
+	c := &conn{Conn: raw, site: d}
 	if err := d.prepare(dialCtx, c); err != nil {
 		c.discardUnlessSQLite()
 		return nil, err
@@ -151,24 +156,32 @@ func (d *Database) prepare(ctx context.Context, c *conn) (err error) {
 			return err
 		}
 	}
-	if d.dialect == MySQL {
-		var on bool
-		if err := c.QueryRowContext(ctx, `SELECT @@session.autocommit`).Scan(&on); err != nil {
-			return err
-		}
-		c.autocommit = on
+	if d.dialect != MySQL {
+		return nil
 	}
-	if s := d.dialect.session(); s != "" && !d.borrows() {
+	if !d.borrows() {
 		c.own = true
-		if _, err := c.ExecContext(ctx, s); err != nil {
-			return err
-		}
+		_, err = c.ExecContext(ctx, mysqlSession)
+		return err
 	}
-	return nil
+	var autocommit bool
+	if err := c.QueryRowContext(ctx, `SELECT @@session.autocommit`).Scan(&autocommit); err != nil || autocommit {
+		return err
+	}
+	c.restore = `SET SESSION autocommit = 0`
+	_, err = c.ExecContext(ctx, `SET SESSION autocommit = 1`)
+	return err
 }
 
 // release gives c back to the pool, or drops it if nobody else may have it.
 func (c *conn) release() {
+	if c.restore != "" {
+		ctx, cancel := context.WithTimeout(context.Background(), endLimit)
+		defer cancel()
+		if _, err := c.ExecContext(ctx, c.restore); err != nil {
+			c.own = true
+		}
+	}
 	if c.own {
 		c.discard()
 		return
@@ -258,7 +271,7 @@ func (c *conn) commit(ctx context.Context) error {
 			ctx.Err() != nil || time.Since(began) > lockLimit {
 			return err
 		}
-		pause(ctx, attempt)
+		pause(ctx, min(attempt, 1)) // everybody waits for this one
 	}
 }
 

@@ -111,11 +111,11 @@ func (d Dialect) greater() string {
 //
 // A process that is stopped in the middle of a transaction would hold the counters' lock, and so
 // everybody else. On PostgreSQL the transaction itself says after what time the server ends it; for
-// MySQL see [Dialect.session].
+// MySQL see [mysqlSession].
 func (d Dialect) beginWrite() []string {
 	switch d {
 	case PostgreSQL:
-		return []string{`BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = 2000; SET LOCAL idle_in_transaction_session_timeout = 5000`}
+		return []string{`BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 2000; SET LOCAL idle_in_transaction_session_timeout = 5000`}
 	case MySQL:
 		return []string{`START TRANSACTION`}
 	default:
@@ -136,15 +136,11 @@ func (d Dialect) beginRead() []string {
 	}
 }
 
-// session is what a connection that never goes back to the pool is told first,
-// or "". The server ends it when it idles for 10 s, which a process that polls does only
-// when it is stopped, perhaps in the middle of a transaction.
-func (d Dialect) session() string {
-	if d == MySQL {
-		return `SET SESSION wait_timeout = 10, SESSION innodb_lock_wait_timeout = 2`
-	}
-	return ""
-}
+// mysqlSession is what a connection is told that never goes back to the pool. Without autocommit a
+// SELECT alone would begin a transaction, and every later one see what the first saw. The server ends the
+// connection when it idles for 5 s, which a process that polls does only when
+// it is stopped, perhaps in the middle of a transaction.
+const mysqlSession = `SET SESSION autocommit = 1, SESSION wait_timeout = 5, SESSION innodb_lock_wait_timeout = 2`
 
 // bind turns each ? of query into what the dialect has as a placeholder. No
 // query here has a ? in a string.

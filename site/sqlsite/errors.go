@@ -29,6 +29,9 @@ func finding(format string, args ...any) error {
 	return &findingError{fmt.Errorf(format, args...)}
 }
 
+// errDamaged says that what every transaction needs is gone.
+var errDamaged = finding("the row of counters is missing: somebody changed the tables; restore them from a backup")
+
 // A connectError says that there was no connection.
 type connectError struct{ err error }
 

@@ -2,6 +2,7 @@ package sqlsite
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,6 +30,9 @@ func (c *conn) nextRevision(ctx context.Context) (revision, error) {
 	var r revision
 	// A statement of its own: its clock is read after the lock was taken.
 	err := c.queryRow(ctx, `SELECT revision, `+c.site.dialect.nowMS()+` FROM {counters} WHERE id = 1`).Scan(&r.number, &r.now)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = errDamaged
+	}
 	return r, err
 }
 

@@ -3,7 +3,6 @@ package sqlsite
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -76,12 +75,10 @@ func (d *Database) Changes(ctx context.Context, since site.Revision) (site.Snaps
 			}
 			return nil
 		}
-		if c.autocommit {
-			if err := all(); err != nil {
-				return err
-			}
+		if err := all(); err != nil {
+			return err
 		}
-		if !c.autocommit || v.sites > since {
+		if v.sites > since {
 			if err := c.read(ctx, func() (err error) {
 				if err := all(); err != nil {
 					return err
@@ -90,9 +87,6 @@ func (d *Database) Changes(ctx context.Context, since site.Revision) (site.Snaps
 				return err
 			}); err != nil {
 				return err
-			}
-			if v.sites <= since {
-				v.Sites = nil
 			}
 		}
 		snap = v.Snapshot
@@ -157,9 +151,7 @@ func (d *Database) readMembers(ctx context.Context, c *conn, which string, args 
 		return view{}, err
 	}
 	if !found {
-		return view{}, finding("the row of counters is missing: %w", errDamaged)
+		return view{}, errDamaged
 	}
 	return v, nil
 }
-
-var errDamaged = errors.New("somebody changed the tables; restore them from a backup")

@@ -163,9 +163,6 @@ func (d *Database) upgrade(ctx context.Context, c *conn) error {
 			return err
 		}
 	}
-	if !c.autocommit { // MySQL commits with each change of a table, but not the rows after the last
-		return c.exec(ctx, `COMMIT`)
-	}
 	return nil
 }
 

@@ -164,7 +164,11 @@ func (d *Database) NextEpoch(ctx context.Context) (uint64, error) {
 			if err := c.exec(ctx, `UPDATE {counters} SET epoch = epoch + 1 WHERE id = 1`); err != nil {
 				return err
 			}
-			return c.queryRow(ctx, `SELECT epoch FROM {counters} WHERE id = 1`).Scan(&epoch)
+			err := c.queryRow(ctx, `SELECT epoch FROM {counters} WHERE id = 1`).Scan(&epoch)
+			if errors.Is(err, sql.ErrNoRows) {
+				err = errDamaged
+			}
+			return err
 		})
 	})
 	return uint64(epoch), err

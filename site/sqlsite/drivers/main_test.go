@@ -16,8 +16,7 @@ import (
 	"testing"
 	"time"
 
-	_ "github.com/go-sql-driver/mysql"
-	_ "github.com/jackc/pgx/v5/stdlib"
+	"github.com/go-sql-driver/mysql"
 	_ "modernc.org/sqlite"
 
 	"github.com/carillon-go/carillon/site"
@@ -27,6 +26,7 @@ import (
 // TestMain runs the tests, or one of the processes that they start, and ends
 // the servers.
 func TestMain(m *testing.M) {
+	mysql.SetLogger(&mysql.NopLogger{}) // it would write of every connection that a test breaks
 	if job := os.Getenv(childJob); job != "" {
 		os.Exit(runChild(job))
 	}
@@ -48,14 +48,16 @@ type engine struct {
 	empty func(t testing.TB) string
 	// shared returns the DSN of a database in which every test uses tables of its own.
 	shared func(t testing.TB) string
+	// settings is added to a DSN of shared for those who are tested, not for the test itself.
+	settings string
 }
 
 func sqliteFile(t testing.TB) string { return filepath.Join(t.TempDir(), "site.db") }
 
 var engines = []engine{
-	{"SQLite", "sqlite", sqliteFile, sqliteFile},
-	{"PostgreSQL", "pgx", emptyPostgres, func(t testing.TB) string { return postgres(t).dsn("postgres") }},
-	{"MariaDB", "mysql", emptyMariaDB, func(t testing.TB) string { return mariadb(t).dsn("main") }},
+	{"SQLite", "sqlite", sqliteFile, sqliteFile, ""},
+	{"PostgreSQL", "pgx", emptyPostgres, func(t testing.TB) string { return postgres(t).dsn("postgres") }, ""},
+	{"MariaDB", "mysql", emptyMariaDB, func(t testing.TB) string { return mariadb(t).dsn("main") }, ""},
 }
 
 // onEach runs test once per engine.
@@ -119,6 +121,7 @@ func mustExec(t testing.TB, pool *sql.DB, query string, args ...any) {
 // A server is a database server that runs as a process of its own.
 type server struct {
 	port    int
+	sockets string // folder of its Unix socket
 	dsn     func(database string) string
 	driver  string
 	command func() *exec.Cmd

@@ -3,6 +3,7 @@ package drivers
 import (
 	"database/sql"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
@@ -30,8 +31,9 @@ func postgresServer(dir string, attr *syscall.SysProcAttr, flags ...string) (*se
 		return nil, err
 	}
 	return &server{
-		port:   port,
-		driver: "pgx",
+		port:    port,
+		sockets: dir,
+		driver:  "pgx",
 		dsn: func(database string) string {
 			if database == "" {
 				database = "postgres"
@@ -60,6 +62,11 @@ func beginPostgres() (*server, error) {
 		return nil, err
 	}
 	if err := setup(attr, dir, initdb, "-D", filepath.Join(dir, "data"), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"); err != nil {
+		return nil, err
+	}
+	// Every address of the loopback network, so that a test can come from another one.
+	hba := "local all all trust\nhost all all 127.0.0.0/8 trust\nlocal replication all trust\nhost replication all 127.0.0.1/32 trust\n"
+	if err := os.WriteFile(filepath.Join(dir, "data", "pg_hba.conf"), []byte(hba), 0o600); err != nil {
 		return nil, err
 	}
 	s, err := postgresServer(dir, attr)
@@ -117,13 +124,14 @@ func beginMariaDB() (*server, error) {
 		return nil, err
 	}
 	s := &server{
-		port:   port,
-		driver: "mysql",
-		dsn:    func(database string) string { return fmt.Sprintf("root@tcp(127.0.0.1:%d)/%s", port, database) },
+		port:    port,
+		sockets: dir,
+		driver:  "mysql",
+		dsn:     func(database string) string { return fmt.Sprintf("root@tcp(127.0.0.1:%d)/%s", port, database) },
 		command: func() *exec.Cmd {
 			cmd := exec.Command(mariadbd, "--no-defaults", "--datadir="+data, fmt.Sprintf("--port=%d", port), "--bind-address=127.0.0.1",
 				"--skip-networking=0", "--socket="+filepath.Join(dir, "socket"), "--pid-file="+filepath.Join(dir, "pid"),
-				"--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--max-connections=200")
+				"--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--max-connections=200")
 			cmd.Dir = dir
 			a := *attr
 			cmd.SysProcAttr = &a
