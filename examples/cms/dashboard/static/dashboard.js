@@ -67,6 +67,7 @@
       card.path = String(d.path);
       card.page = d.page;
       card.revision = d.revision;
+      card.el.dataset.revision = d.revision;
       card.form = d.form;
       card.is.location.textContent = card.path;
       card.is.path.href = card.origin + card.path;
