@@ -31,6 +31,7 @@ type target struct {
 	log    logBook
 }
 
+// newTarget opens a target, in a bubble.
 func newTarget(t *testing.T, change ...func(*carillon.Config)) *target {
 	t.Helper()
 	g := &target{t: t, event: carillon.NewID()}
@@ -48,6 +49,12 @@ func newTarget(t *testing.T, change ...func(*carillon.Config)) *target {
 	time.Sleep(3 * time.Second) // the target reads the puppet's row, and acknowledges nothing any more
 	synctest.Wait()
 	return g
+}
+
+// pass lets time pass in the bubble.
+func (g *target) pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }
 
 // valid returns a frame that will be accepted, with number as its number.
@@ -189,7 +196,7 @@ func TestReceive_CountsEachDropUnderItsReason(t *testing.T) { // E9
 			s := g.puppet.site
 			s.Keys = append(slices.Clone(s.Keys), site.Key{ID: 2, State: site.KeyRevoked, Suite: site.SuiteHMACSHA256, Version: 1, Secret: s.Keys[0].Secret})
 			g.db.PutSite(s)
-			time.Sleep(2 * time.Second)
+			g.pass(2 * time.Second)
 			h, key := g.puppet.header(1), g.puppet.key()
 			h.Key, key.ID = 2, 2
 			return g.puppet.event(h, key, g.event, "x")
@@ -198,14 +205,14 @@ func TestReceive_CountsEachDropUnderItsReason(t *testing.T) { // E9
 			s := g.puppet.site
 			s.Floors.EncryptionRequired = true
 			g.db.PutSite(s)
-			time.Sleep(2 * time.Second)
+			g.pass(2 * time.Second)
 			return g.valid(1)
 		}},
 		{"under a key of a suite to come", carillon.DropUnsupportedKey, func(g *target) []byte {
 			s := g.puppet.site
 			s.Keys = append(slices.Clone(s.Keys), site.Key{ID: 2, State: site.KeyPending, Suite: 77, Version: 1, Secret: s.Keys[0].Secret})
 			g.db.PutSite(s)
-			time.Sleep(2 * time.Second)
+			g.pass(2 * time.Second)
 			h, key := g.puppet.header(1), g.puppet.key()
 			h.Key, key.ID = 2, 2
 			return g.puppet.event(h, key, g.event, "x")
@@ -219,29 +226,26 @@ func TestReceive_CountsEachDropUnderItsReason(t *testing.T) { // E9
 			if err := g.Event(g.event).Raise(g.t.Context(), carillon.ID{}, "x"); err != nil {
 				g.t.Fatal(err)
 			}
-			time.Sleep(10 * time.Second) // until the puppet, which acknowledges nothing, is not waited for
-			synctest.Wait()
+			g.pass(10 * time.Second) // until the puppet, which acknowledges nothing, is not waited for
 			g.rec.Reset()
 			return g.puppet.frames(wire.TypeEvents)[0]
 		}},
 		{"seen before", carillon.DropDuplicate, func(g *target) []byte {
 			f := g.valid(1)
 			g.puppet.send(f)
-			time.Sleep(10 * time.Second)
-			synctest.Wait()
+			g.pass(10 * time.Second)
 			return f
 		}},
 		{"after it was missed", carillon.DropLate, func(g *target) []byte {
 			g.puppet.send(g.valid(2))
-			time.Sleep(10 * time.Second)
-			synctest.Wait()
+			g.pass(10 * time.Second)
 			return g.valid(1)
 		}},
 		{"after the end of its stream", carillon.DropClosedStream, func(g *target) []byte {
 			if err := g.db.Leave(g.t.Context(), g.puppet.stream, site.Mark{}); err != nil {
 				g.t.Fatal(err)
 			}
-			time.Sleep(2 * time.Second)
+			g.pass(2 * time.Second)
 			return g.valid(1)
 		}},
 		{"of a stream that nobody registered", carillon.DropUnknownStream, func(g *target) []byte {
@@ -250,8 +254,7 @@ func TestReceive_CountsEachDropUnderItsReason(t *testing.T) { // E9
 		}},
 		{"that contradicts what came before", carillon.DropInconsistent, func(g *target) []byte {
 			g.puppet.send(g.valid(1))
-			time.Sleep(10 * time.Second)
-			synctest.Wait()
+			g.pass(10 * time.Second)
 			h := g.puppet.header(2)
 			h.Ordinal = 0
 			return g.puppet.event(h, g.puppet.key(), g.event, "x")
