@@ -200,6 +200,8 @@ func (p *Provider) accepted(raw *net.TCPConn, conn net.Conn, stream, self site.S
 	}
 	pe := p.peers[stream]
 	switch {
+	case p.turningLocked():
+		return refusef(ReasonClosing, "connections under the stream before %v are not closed yet", self)
 	case p.gone.contains(stream):
 		return refusef(ReasonGone, "the member row of stream %v is gone", stream)
 	case pe != nil && pe.cur != nil && pe.cur.number > newest:
@@ -219,7 +221,7 @@ func (p *Provider) accepted(raw *net.TCPConn, conn net.Conn, stream, self site.S
 	delete(p.unproven, raw)
 	raw.SetDeadline(time.Time{})
 	// From here on Send reaches the peer: it is known before it hears that it is.
-	p.connectedLocked(p.newConn(pe, raw, conn, false), reply[:])
+	p.connectedLocked(p.newConnLocked(pe, raw, conn, false), reply[:])
 	return nil
 }
 

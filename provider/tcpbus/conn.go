@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/site"
 )
 
 // A conn is a connection with a proof. Two goroutines run it, one for each
@@ -22,8 +23,9 @@ type conn struct {
 	p       *Provider
 	peer    *peer
 	raw     *net.TCPConn
-	stream  net.Conn // raw, or TLS over it
-	dialled bool     // by this end
+	stream  net.Conn      // raw, or TLS over it
+	dialled bool          // by this end
+	self    site.StreamID // ours when the connection was made
 
 	number    uint64 // ascending in the order in which connections were made
 	before    *conn  // read to its end first; nil when there was none. Used by read and write alone
@@ -48,9 +50,10 @@ const (
 	modeStop         // end after the write that runs
 )
 
-func (p *Provider) newConn(pe *peer, raw *net.TCPConn, stream net.Conn, dialled bool) *conn {
+// newConnLocked returns a conn for connectedLocked. p.mu is held.
+func (p *Provider) newConnLocked(pe *peer, raw *net.TCPConn, stream net.Conn, dialled bool) *conn {
 	return &conn{
-		p: p, peer: pe, raw: raw, stream: stream, dialled: dialled,
+		p: p, peer: pe, raw: raw, stream: stream, dialled: dialled, self: p.self,
 		wake:      make(chan struct{}, 1),
 		readDone:  make(chan struct{}),
 		writeDone: make(chan struct{}),
@@ -70,6 +73,15 @@ func (c *conn) endLocked(mode uint32, within time.Duration) {
 		c.kill.Stop() // the latest word counts: flush for a grace, then the other end stops
 	}
 	c.kill = time.AfterFunc(within, func() { c.raw.Close() })
+}
+
+// lingerLocked makes c end after this time, if the other end does not end it sooner.
+// p.mu is held.
+func (c *conn) lingerLocked(within time.Duration) {
+	if c.kill != nil {
+		c.kill.Stop()
+	}
+	c.kill = time.AfterFunc(within, func() { c.end(modeStop, c.p.lim.drain) })
 }
 
 // end is endLocked.

@@ -95,6 +95,9 @@ func (p *Provider) keepConnected(ctx context.Context, t *target) {
 func (p *Provider) need(t *target) (need bool, pause time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.turningLocked() {
+		return false, 0
+	}
 	if t.leadsTo != (site.StreamID{}) {
 		pe := p.peers[t.leadsTo]
 		switch {
@@ -336,7 +339,7 @@ func (p *Provider) endProving(t *target, self, stream site.StreamID, raw *net.TC
 		pe = p.addPeerLocked(stream)
 	}
 	raw.SetDeadline(time.Time{})
-	p.connectedLocked(p.newConn(pe, raw, conn, true), nil)
+	p.connectedLocked(p.newConnLocked(pe, raw, conn, true), nil)
 	return nil
 }
 

@@ -112,10 +112,14 @@ func (p *Provider) unlistLocked(pe *peer) {
 		pe.target = nil
 	}
 	if pe.cur != nil {
-		pe.cur.endLocked(modeFlush, p.lim.grace)
-		return
+		// Let it be the first to end: it may be an instance that takes a new stream, and takes the end
+		// of ours as word that everything under its old one was delivered.
+		pe.cur.lingerLocked(p.lim.grace)
+	} else if pe.queue.empty() {
+		p.forgetLocked(pe)
+	} else {
+		p.forgetSoonLocked(pe)
 	}
-	p.forgetSoonLocked(pe)
 }
 
 // forgetSoonLocked removes pe, which has neither row nor connection, unless that
@@ -190,6 +194,18 @@ func (pe *peer) hopefulLocked(endpoints []*target) bool {
 	})
 }
 
+// turningLocked reports whether a connection is left that was made under an
+// earlier stream of this instance. Until it has ended no other is made: to the far end this
+// is another peer, which it would hear concurrently, and so out of order. p.mu is held.
+func (p *Provider) turningLocked() bool {
+	for _, pe := range p.peers {
+		if pe.cur != nil && pe.cur.self != p.self {
+			return true
+		}
+	}
+	return false
+}
+
 // connectedLocked makes c the connection of its peer, after the handshake, and
 // starts it. greeting is written before any frame. p.mu is held.
 //
@@ -237,6 +253,9 @@ func (p *Provider) ended(c *conn) {
 	pe.cur, pe.lost = nil, true
 	lived := time.Since(pe.since)
 	pe.since = time.Now()
+	if c.self != p.self {
+		p.pokeTargetsLocked()
+	}
 	stable := lived >= p.lim.stable
 	if pe.target != nil {
 		pe.target.connectionEndedLocked(stable)
@@ -247,11 +266,12 @@ func (p *Provider) ended(c *conn) {
 		}
 	}
 	poke(p.settled)
-	if !pe.listed && p.state == stateStarted {
-		p.forgetSoonLocked(pe)
-	}
-	if pe.gone && pe.queue.empty() {
+	switch {
+	case pe.listed || p.state != stateStarted:
+	case pe.gone && pe.queue.empty():
 		p.forgetLocked(pe)
+	default:
+		p.forgetSoonLocked(pe)
 	}
 	frames, _ := pe.queue.size()
 	why := errors.Join(c.writeErr, c.readErr) // the first explains the second
