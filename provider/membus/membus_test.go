@@ -24,3 +24,5 @@ func (harness) Network(_ testing.TB, n int) *providertest.Network {
 }
 
 func TestProvider_KeepsTheContract(t *testing.T) { providertest.Run(t, harness{}) }
+
+func BenchmarkProvider(b *testing.B) { providertest.RunBenchmarks(b, harness{}) }

@@ -239,6 +239,7 @@ func checkDone(c *check) {
 	})
 	batches()
 
+	// A few batches whose Done is still to come do not stop the next ones.
 	late := make(chan func(), 1000)
 	c.eps[1].OnBatch(func(b provider.Batch) {
 		if b.Done != nil {
@@ -251,12 +252,13 @@ func checkDone(c *check) {
 		waiting = append(waiting, <-late)
 	}
 	for _, done := range slices.Backward(waiting) { // long after Deliver, in another order
-		done()
+		c.within("Done after Deliver", func() error { done(); return nil })
 	}
 	batches()
 	c.closeAll()
 	for len(late) > 0 { // after Close
-		(<-late)()
+		done := <-late
+		c.within("Done after Close", func() error { done(); return nil })
 	}
 }
 

@@ -22,6 +22,9 @@ func faultyHarness(faults providertest.Faults, lossy bool) providertest.Harness 
 	return providertest.HarnessFunc(func(_ testing.TB, n int) *providertest.Network {
 		bus := membus.New()
 		net := &providertest.Network{Lossy: lossy}
+		if lossy {
+			net.Settle, net.FloodBytes = 20*time.Millisecond, 4<<20
+		}
 		for range n {
 			net.Providers = append(net.Providers, providertest.Faulty(bus.Provider(), faults))
 		}
