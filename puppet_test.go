@@ -89,6 +89,13 @@ func (p *puppet) frame(h wire.Header, key site.Key, body []byte) []byte {
 	return f
 }
 
+// heartbeat returns a control frame.
+func (p *puppet) heartbeat(number uint64) []byte {
+	h := p.header(number)
+	h.Type, h.Ordinal, h.Count = wire.TypeHeartbeat, 0, 0
+	return p.frame(h, p.key(), wire.Heartbeat{}.Append(nil))
+}
+
 func (p *puppet) send(frames ...[]byte) {
 	p.t.Helper()
 	if err := p.link.Send(context.Background(), frames); err != nil {

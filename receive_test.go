@@ -474,9 +474,7 @@ func TestReceive_TrustsASecureChannelOnlyIfAllAgree(t *testing.T) { // E8
 				if taken := g.drops(f) == 0; taken != tt.want {
 					t.Errorf("an event frame with a wrong tag is taken: %v, want %v", taken, tt.want)
 				}
-				h := g.puppet.header(1)
-				h.Type, h.Ordinal, h.Count = wire.TypeHeartbeat, 0, 0
-				control := g.puppet.frame(h, g.puppet.key(), wire.Heartbeat{}.Append(nil))
+				control := g.puppet.heartbeat(1)
 				control[len(control)-1]++
 				if got := g.drops(control); got != carillon.DropBadTag {
 					t.Errorf("a control frame with a wrong tag is dropped as %v", got)

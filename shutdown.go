@@ -172,6 +172,11 @@ func (b *Broker) handlersEnd(ctx context.Context) error {
 			return nil
 		}
 		select {
+		case <-b.hard:
+			return nil // whatever ctx says
+		default:
+		}
+		select {
 		case <-idle:
 		case <-b.hard:
 			return nil
