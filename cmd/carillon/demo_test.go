@@ -168,7 +168,7 @@ func TestDemo_WithoutEventsShowsTheStaleCopy(t *testing.T) {
 		if work.cache != "hit" || strings.Contains(work.body, "The draft.") {
 			t.Fatalf("the workflow on 1 is a %s, and it is fresh", work.cache)
 		}
-		time.After(50 * time.Millisecond)
+		<-time.After(50 * time.Millisecond)
 	}
 }
 
