@@ -49,6 +49,8 @@ type Config struct {
 
 	// Logger receives the records of the instance and its Broker. Nil discards them.
 	Logger *slog.Logger
+
+	onOpen func() // runs between Open and the loading of the caches; for tests
 }
 
 // An Instance is one process's share of the site. It is safe for concurrent use.
@@ -110,6 +112,9 @@ func Open(ctx context.Context, cfg Config) (*Instance, error) {
 		return nil, fmt.Errorf("open the event broker: %w", err)
 	}
 	in.broker = b
+	if cfg.onOpen != nil {
+		cfg.onOpen()
+	}
 
 	st := &store{db: cfg.DB, now: time.Now}
 	pages, links, workflow := &pageCache{store: st}, &linkMap{store: st}, &workflowCache{store: st}
@@ -154,6 +159,10 @@ func (in *Instance) PostNotice(ctx context.Context) error {
 	}
 	return err
 }
+
+// silent is for how long one hears nothing of a peer that is gone. An idle one is
+// heard once a second.
+const silent = 4 * time.Second
 
 var errEventsOff = errors.New("events are off, so there is no network to cut")
 
@@ -208,7 +217,9 @@ func (in *Instance) Counters() Counters {
 		}
 	}
 	for _, m := range in.broker.Members() {
-		if !m.Self && !m.Lapsed {
+		// One that was killed has a lease for a while yet; on a screen it should be
+		// gone as soon as its heartbeats are.
+		if !m.Self && !m.Lapsed && time.Since(m.LastContact) < silent {
 			c.Peers++
 		}
 	}
