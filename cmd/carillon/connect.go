@@ -206,7 +206,7 @@ func open(ctx context.Context, std streams, f *siteFlags, p *providerFlag, role 
 	return b, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 		defer cancel()
-		b.Shutdown(ctx) //nolint:errcheck // whoever did not hear the goodbye waits for the lease
+		b.Shutdown(ctx) // whoever did not hear the goodbye waits for the lease
 		closeDatabase()
 	}, nil
 }

@@ -173,7 +173,11 @@ func (c *demoCmd) greet(w io.Writer, dir string) {
 	for i := 1; i <= c.Instances; i++ {
 		fmt.Fprintf(w, "  instance %-2d %s\n", i, c.url(i))
 	}
-	fmt.Fprintf(w, "\n  Open a page on instance 1, edit it on instance 2, refresh instance 1.\n  Ctrl-C stops everything and removes %s.\n\n", dir)
+	fmt.Fprint(w, "\n  Open a page on instance 1, edit it on instance 2, refresh instance 1.\n")
+	if c.Events == "on" {
+		fmt.Fprintf(w, "  Who is there: carillon members --database sqlite:%s --site %s\n", filepath.Join(dir, demoFile), cms.SiteName)
+	}
+	fmt.Fprintf(w, "  Ctrl-C stops everything and removes %s.\n\n", dir)
 }
 
 // listen takes the dashboard's port, and makes sure that the instances' ports
@@ -244,6 +248,6 @@ func openBrowser(url string) error {
 	if err := cmd.Start(); err != nil {
 		return errors.New(strings.TrimPrefix(err.Error(), "exec: "))
 	}
-	go cmd.Wait() //nolint:errcheck // it has no more to say
+	go cmd.Wait() // it has no more to say
 	return nil
 }

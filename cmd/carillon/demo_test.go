@@ -355,7 +355,7 @@ func TestCommands_JoinARunningSite(t *testing.T) {
 	if err := listen.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer listen.Process.Kill() //nolint:errcheck // it has ended
+	defer listen.Process.Kill() // it has ended
 	if line, err := bufio.NewReader(said).ReadString('\n'); err != nil || line != "listening to 2 other instances; Ctrl-C ends\n" {
 		t.Fatalf("listen says %q, %v", line, err)
 	}
@@ -468,4 +468,3 @@ func TestCommands_HelpListsExitCodesAndHidesInstances(t *testing.T) {
 		t.Errorf("version: %+v, %v", r, err)
 	}
 }
-

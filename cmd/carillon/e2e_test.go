@@ -52,7 +52,7 @@ func newBrowser(t *testing.T) *browser {
 	)
 	ctx, closeTab := chromedp.NewContext(allocator)
 	t.Cleanup(func() {
-		chromedp.Cancel(ctx) //nolint:errcheck // it waits for the browser to end
+		chromedp.Cancel(ctx) // it waits for the browser to end
 		closeTab()
 		stop()
 	})
@@ -328,7 +328,9 @@ func TestBrowser_Dashboard(t *testing.T) {
 func TestBrowser_FitsAPhone(t *testing.T) {
 	b := newBrowser(t)
 	d := startDemo(t, 2)
-	b.do("be a phone", chromedp.EmulateViewport(360, 740, func(p *emulation.SetDeviceMetricsOverrideParams, _ *emulation.SetTouchEmulationEnabledParams) { p.Mobile = true }))
+	b.do("be a phone", chromedp.EmulateViewport(360, 740, func(p *emulation.SetDeviceMetricsOverrideParams, _ *emulation.SetTouchEmulationEnabledParams) {
+		p.Mobile = true
+	}))
 	for _, scheme := range []string{"light", "dark"} {
 		ctx, cancel := b.within()
 		_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{

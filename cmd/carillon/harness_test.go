@@ -175,7 +175,7 @@ func startDemo(t *testing.T, n int, args ...string) *demo {
 		t.Fatal(err)
 	}
 	go func() {
-		d.cmd.Wait() //nolint:errcheck // ProcessState says it
+		d.cmd.Wait() // ProcessState says it
 		close(d.done)
 	}()
 	t.Cleanup(d.stop)
@@ -204,7 +204,7 @@ func (d *demo) stop() {
 	select {
 	case <-d.done:
 	case <-time.After(patience):
-		d.cmd.Process.Kill() //nolint:errcheck // the next line tells
+		d.cmd.Process.Kill() // the next line tells
 		d.t.Errorf("the demonstration did not end within %v", patience)
 	}
 	if code := d.cmd.ProcessState.ExitCode(); code != 0 {

@@ -47,7 +47,7 @@ func (c *instanceCmd) Run(ctx context.Context, std streams) error {
 	orphan := ctx.Err() == nil && err == nil || os.Getppid() != parent
 	if !asked && orphan {
 		if strings.HasPrefix(filepath.Base(c.Folder), demoFolder) {
-			os.RemoveAll(c.Folder) //nolint:errcheck // the next instance to end tries again
+			os.RemoveAll(c.Folder) // the next instance to end tries again
 		}
 	}
 	return err
@@ -114,7 +114,7 @@ func (c *instanceCmd) run(ctx context.Context, std streams, member *fleet.Member
 	obeyed := make(chan bool, 1)
 	go func() {
 		obeyed <- fleet.Obey(ctx, std.in, fleet.Actions{
-			Notice: func() { in.PostNotice(ctx) }, //nolint:errcheck // it reports
+			Notice: func() { in.PostNotice(ctx) }, // it reports
 			Cut: func() {
 				if in.Cut() == nil {
 					member.IsCut(true)
@@ -139,7 +139,7 @@ func (c *instanceCmd) run(ctx context.Context, std streams, member *fleet.Member
 	}
 	ctx, stop := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer stop()
-	server.Shutdown(ctx) //nolint:errcheck // a request that takes so long is cut short
+	server.Shutdown(ctx) // a request that takes so long is cut short
 	return true, in.Shutdown(ctx)
 }
 

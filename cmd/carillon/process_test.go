@@ -111,7 +111,7 @@ func (p *peerProcess) follow(stdout io.Reader, inStep chan<- peerInStep) {
 			p.failed = l.Failed
 		}
 	}
-	p.cmd.Wait() //nolint:errcheck // it was killed, mostly
+	p.cmd.Wait() // it was killed, mostly
 }
 
 func (p *peerProcess) say(word string) {
@@ -161,7 +161,7 @@ func (p *peerProcess) end() {
 	select {
 	case <-p.done:
 	case <-time.After(patience):
-		p.cmd.Process.Kill() //nolint:errcheck // the next line tells
+		p.cmd.Process.Kill() // the next line tells
 		p.t.Errorf("%s did not end with its standard input", p.name)
 	}
 }

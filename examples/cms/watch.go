@@ -29,7 +29,11 @@ func (t told) describe(r *Report) {
 	r.Page, r.Revision = t.Page, t.Revision
 	switch {
 	case t.State != "":
-		r.Text = fmt.Sprintf("/%s is %s", t.Slug, t.State)
+		is := map[state]string{stateDraft: "a draft", stateReview: "in review"}[state(t.State)]
+		if is == "" {
+			is = t.State
+		}
+		r.Text = fmt.Sprintf("/%s is %s", t.Slug, is)
 	case t.Was != "":
 		r.Text = fmt.Sprintf("/%s is now /%s, revision %d", t.Was, t.Slug, t.Revision)
 	case t.Revision != 0:

@@ -174,9 +174,9 @@ func (f *Fleet) follow(p *process, stdout io.Reader) {
 	if lines.Err() != nil {
 		p.kill() // it writes no lines any more, and would block on a full pipe
 	}
-	io.Copy(io.Discard, stdout) //nolint:errcheck // to its end, whatever that is
-	p.cmd.Wait()                //nolint:errcheck // ProcessState says it all
-	p.stdin.Close()             //nolint:errcheck // nobody reads it
+	io.Copy(io.Discard, stdout) // to its end, whatever that is
+	p.cmd.Wait()                // ProcessState says it all
+	p.stdin.Close()             // nobody reads it
 	note := p.why()
 	f.cfg.Hub.Update(p.index, func(in *dashboard.Instance) {
 		in.State, in.PID, in.Cut, in.Note = dashboard.Stopped, 0, false, note
@@ -261,7 +261,7 @@ func (f *Fleet) Stop(ctx context.Context) {
 		p.mu.Lock()
 		p.asked = true
 		p.mu.Unlock()
-		go p.say(wordStop) //nolint:errcheck // one that does not listen is killed
+		go p.say(wordStop) // one that does not listen is killed
 	}
 	for _, p := range all {
 		select {
@@ -297,7 +297,7 @@ func (p *process) kill() {
 	p.mu.Lock()
 	p.asked = true
 	p.mu.Unlock()
-	p.cmd.Process.Kill() //nolint:errcheck // it has ended already
+	p.cmd.Process.Kill() // it has ended already
 }
 
 func (p *process) wasAsked() bool {

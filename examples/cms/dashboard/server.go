@@ -90,7 +90,7 @@ func (s *server) getDashboard(w http.ResponseWriter, r *http.Request) {
 func (s *server) getInstances(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	w.Write(append(encode(s.hub.Instances()), '\n')) //nolint:errcheck // the browser has gone
+	w.Write(append(encode(s.hub.Instances()), '\n')) // the browser has gone
 }
 
 // getEvents streams what happens, as server-sent events.
