@@ -2,23 +2,31 @@ package carillon_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/internal/wire"
 	"github.com/carillon-go/carillon/provider"
 	"github.com/carillon-go/carillon/provider/membus"
 	"github.com/carillon-go/carillon/provider/tcpbus"
+	"github.com/carillon-go/carillon/provider/udpbus"
+	"github.com/carillon-go/carillon/site"
 	"github.com/carillon-go/carillon/site/memsite"
 )
 
 // transports returns, for each built-in transport, what makes one more provider
 // on a network of its own.
 func transports(tb testing.TB) map[string]func() provider.Provider {
-	bus := membus.New()
+	bus, port := membus.New(), freeUDPPort(tb)
 	return map[string]func() provider.Provider{
 		"mem": func() provider.Provider { return bus.Provider() },
 		"tcp": func() provider.Provider {
@@ -28,7 +36,26 @@ func transports(tb testing.TB) map[string]func() provider.Provider {
 			}
 			return p
 		},
+		"udp": func() provider.Provider { return multicast(tb, port) },
 	}
+}
+
+func multicast(tb testing.TB, port int) provider.Provider {
+	p, err := udpbus.New(udpbus.Config{Interface: "127.0.0.1", Port: port})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return p
+}
+
+// freeUDPPort returns a port that nobody used a moment ago.
+func freeUDPPort(tb testing.TB) int {
+	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).Port
 }
 
 // connect opens n Brokers over one transport.
@@ -94,6 +121,159 @@ func TestSockets_EveryEventArrivesOnce(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Whatever anybody on the network sends to the group, nothing of it is raised,
+// everything of it is counted, and nobody answers.
+func TestSockets_HostileDatagramsAreDroppedCountedAndNotAnswered(t *testing.T) { // E9
+	port := freeUDPPort(t)
+	var book logBook
+	db := memsite.New(nil)
+	open := func() *carillon.Broker {
+		cfg := config(db, multicast(t, port))
+		cfg.Logger = book.logger()
+		b := mustOpen(t, cfg)
+		b.Enable()
+		return b
+	}
+	sender, target := open(), open()
+	id := carillon.NewID()
+	var told atomic.Int64
+	target.Event(id).OnRaised(func(context.Context, carillon.Raised[any]) { told.Add(1) })
+
+	// One genuine frame, as somebody on the same network sees it.
+	seen := make(chan []byte, 1024)
+	spy := udpbusSpy(t, port, seen)
+	if err := sender.Event(id).Raise(t.Context(), carillon.ID{}, "genuine"); err != nil {
+		t.Fatal(err)
+	}
+	var genuine []byte
+	for genuine == nil {
+		select {
+		case f := <-seen:
+			if h, err := wire.ParseHeader(f); err == nil && h.Type == wire.TypeEvents {
+				genuine = f
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("the spy saw no frame of events")
+		}
+	}
+	eventually(t, "the genuine event is told", func() bool { return told.Load() == 1 })
+
+	before := target.Stats()
+	var attacks [][]byte
+	for i := range genuine {
+		altered := slices.Clone(genuine)
+		altered[i] ^= 1 << (i % 8)
+		attacks = append(attacks, altered, slices.Clone(genuine[:i]))
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, n := range []int{1, 75, 76, 77, 200, 1200, 1400} {
+		garbage := make([]byte, n)
+		for i := range garbage {
+			garbage[i] = byte(random.Uint32())
+		}
+		attacks = append(attacks, garbage, append(slices.Clone(genuine[:min(n, len(genuine))]), garbage...))
+	}
+	for range 20 {
+		attacks = append(attacks, genuine) // replay
+	}
+	for _, key := range []site.KeyID{2, 77, 1 << 31} { // a number not seen yet, under a key that does not exist
+		h, err := wire.ParseHeader(genuine)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Number, h.Key = h.Number+1000, key
+		forged := slices.Clone(genuine)
+		wire.PutHeader(forged, h)
+		attacks = append(attacks, forged)
+	}
+	for _, a := range attacks {
+		// The group reaches all members; the spy's socket is one that sends to it.
+		if err := spy(a); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	sum := func(s carillon.Stats) (n uint64) {
+		for _, d := range s.Drops {
+			n += d
+		}
+		return n
+	}
+	// Datagrams of no bytes, and those above the provider's limit, do not get as far as the Broker.
+	eventually(t, "every attack is dropped", func() bool { return sum(target.Stats())-sum(before) >= uint64(len(attacks))-20 })
+	after := target.Stats()
+	t.Logf("%d attacks: %v", len(attacks), after.Drops)
+	for _, reason := range []carillon.DropReason{carillon.DropMalformed, carillon.DropBadTag, carillon.DropForeignSite, carillon.DropUnknownKey, carillon.DropVersion, carillon.DropDuplicate} {
+		if after.Drops[reason] == before.Drops[reason] {
+			t.Errorf("nothing was dropped as %v", reason)
+		}
+	}
+	if got := told.Load(); got != 1 {
+		t.Errorf("the one genuine event was told %d times", got)
+	}
+	if after.Missed != 0 {
+		t.Errorf("%d events missed because of forgeries", after.Missed)
+	}
+	// Whatever the two say goes to the group, so an answer would be more than their
+	// idle heartbeats.
+	if got := sender.Stats(); got.Drops[carillon.DropBadTag] == 0 {
+		t.Error("the attacks did not reach the other instance")
+	}
+	answers := 0
+	for len(seen) > 0 {
+		if h, err := wire.ParseHeader(<-seen); err == nil && h.Type != wire.TypeHeartbeat && h.Type != wire.TypeACK {
+			answers++
+		}
+	}
+	if answers > 0 {
+		t.Errorf("%d frames besides heartbeats and the ACK of the genuine event", answers)
+	}
+	// And the way is still open.
+	if err := sender.Event(id).Raise(t.Context(), carillon.ID{}, "again"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a genuine event after the attacks is told", func() bool { return told.Load() == 2 })
+}
+
+// udpbusSpy joins the default group as any program on the network can. What it
+// hears goes to seen; what it returns sends to the group.
+func udpbusSpy(t *testing.T, port int, seen chan<- []byte) func([]byte) error {
+	p := multicast(t, port)
+	if err := p.Start(t.Context(), provider.Env{Logger: slog.New(slog.DiscardHandler), Reconnected: func() {},
+		Deliver: func(b provider.Batch) {
+			for _, f := range b.Frames {
+				select {
+				case seen <- f:
+				default:
+				}
+			}
+		}}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return func(f []byte) error {
+		if len(f) == 0 {
+			return nil
+		}
+		if err := p.Send(context.Background(), [][]byte{f}); !errors.Is(err, provider.ErrFrameTooLarge) {
+			return err
+		}
+		return nil
+	}
+}
+
+// eventually waits until ok, for real sockets, where there is no fake clock.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(15 * time.Second); !ok(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 15 s: %s", what)
+		}
 	}
 }
 
