@@ -6,14 +6,15 @@ import (
 	"strings"
 	"time"
 
+	"github.com/carillon-go/carillon/provider/udpbus"
 	"github.com/carillon-go/carillon/site"
 )
 
 // The modes of the provider "udp".
 const (
-	multicast = "multicast"
-	broadcast = "broadcast"
-	unicast   = "unicast"
+	multicast = string(udpbus.Multicast)
+	broadcast = string(udpbus.Broadcast)
+	unicast   = string(udpbus.Unicast)
 )
 
 // settle turns what was written about providers into their names here, and
@@ -105,7 +106,7 @@ func check(s *Settings, es entries, ps *problems) {
 		}
 		switch group := s.UDP.Group; {
 		case group.IsValid() && !group.IsMulticast():
-			report(udpSection+":group", "", `%q: is not a multicast address; want one of 224.0.0.0/4 or ff00::/8, such as "239.77.67.76"`, group)
+			report(udpSection+":group", "", `%q: is not a multicast address; want one of 224.0.0.0/4 or ff00::/8, such as %q`, group, udpbus.DefaultGroup())
 		case group.IsValid() && s.UDP.Mode != multicast:
 			report(udpSection+":group", "", `is used with Carillon:Udp:Mode "multicast" only; the mode is %q`, s.UDP.Mode)
 		}

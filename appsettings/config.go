@@ -14,6 +14,7 @@ import (
 	"github.com/carillon-go/carillon"
 	"github.com/carillon-go/carillon/provider"
 	"github.com/carillon-go/carillon/provider/tcpbus"
+	"github.com/carillon-go/carillon/provider/udpbus"
 	"github.com/carillon-go/carillon/site"
 	"github.com/carillon-go/carillon/site/sqlsite"
 )
@@ -82,22 +83,9 @@ func (s *Settings) Config(db site.Database) (carillon.Config, error) {
 func (s *Settings) provider(name string) (provider.Provider, error) {
 	switch name = fold(name); name {
 	case tcpName:
-		cfg := tcpbus.Config{
-			Listen:           s.TCP.Listen,
-			Advertise:        s.TCP.Advertise,
-			Endpoints:        s.TCP.Endpoints,
-			AllowNetworks:    s.TCP.AllowNetworks,
-			MaxFrameBytes:    s.TCP.MaxFrameBytes,
-			QueueBytes:       s.TCP.QueueBytes,
-			DialTimeout:      s.TCP.DialTimeout,
-			HandshakeTimeout: s.TCP.HandshakeTimeout,
-			PeerTimeout:      s.TCP.PeerTimeout,
-		}
-		if s.TCP.TLS.CertFile != "" {
-			var err error
-			if cfg.TLS, err = s.tls(); err != nil {
-				return nil, err
-			}
+		cfg, err := s.tcpConfig()
+		if err != nil {
+			return nil, err
 		}
 		p, err := tcpbus.New(cfg)
 		if err != nil {
@@ -105,7 +93,11 @@ func (s *Settings) provider(name string) (provider.Provider, error) {
 		}
 		return p, nil
 	case udpName:
-		return nil, s.wrong("Provider", "the provider %q is not in this build; in this build: %s", name, tcpName)
+		p, err := udpbus.New(s.udpConfig())
+		if err != nil {
+			return nil, s.wrong("Udp", "%v", err)
+		}
+		return p, nil
 	}
 	factory, ok := s.factories[name]
 	if !ok {
@@ -119,6 +111,39 @@ func (s *Settings) provider(name string) (provider.Provider, error) {
 		return nil, fmt.Errorf("make provider %q: its factory returned neither a provider nor an error", name)
 	}
 	return p, nil
+}
+
+func (s *Settings) udpConfig() udpbus.Config {
+	return udpbus.Config{
+		Mode:          udpbus.Mode(s.UDP.Mode),
+		Group:         s.UDP.Group,
+		Port:          s.UDP.Port,
+		Interface:     s.UDP.Interface,
+		TTL:           s.UDP.TTL,
+		Peers:         s.UDP.Peers,
+		MaxFrameBytes: s.UDP.MaxFrameBytes,
+	}
+}
+
+func (s *Settings) tcpConfig() (tcpbus.Config, error) {
+	cfg := tcpbus.Config{
+		Listen:           s.TCP.Listen,
+		Advertise:        s.TCP.Advertise,
+		Endpoints:        s.TCP.Endpoints,
+		AllowNetworks:    s.TCP.AllowNetworks,
+		MaxFrameBytes:    s.TCP.MaxFrameBytes,
+		QueueBytes:       s.TCP.QueueBytes,
+		DialTimeout:      s.TCP.DialTimeout,
+		HandshakeTimeout: s.TCP.HandshakeTimeout,
+		PeerTimeout:      s.TCP.PeerTimeout,
+	}
+	if s.TCP.TLS.CertFile != "" {
+		var err error
+		if cfg.TLS, err = s.tls(); err != nil {
+			return cfg, err
+		}
+	}
+	return cfg, nil
 }
 
 // tls reads the files that Carillon:Tcp:Tls names.

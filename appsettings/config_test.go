@@ -14,6 +14,7 @@ import (
 	"errors"
 	"math/big"
 	"net"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -23,6 +24,8 @@ import (
 	"github.com/carillon-go/carillon"
 	"github.com/carillon-go/carillon/provider"
 	"github.com/carillon-go/carillon/provider/membus"
+	"github.com/carillon-go/carillon/provider/tcpbus"
+	"github.com/carillon-go/carillon/provider/udpbus"
 	"github.com/carillon-go/carillon/site"
 	"github.com/carillon-go/carillon/site/memsite"
 )
@@ -46,7 +49,7 @@ func TestConfig_TakesEverySetting(t *testing.T) {
 		"Limits": {"HoldBytes": 1, "QueueBytes": 2, "UnsentBytes": 3, "MaxEventBytes": 4, "RingBytes": 5, "RingFrames": 6,
 			"MaxStall": "7s", "Lease": "80s", "Poll": "9s"}
 	}}`, nil)
-	db := memsite.New(time.Now)
+	db := memsite.New(nil)
 	got, err := s.Config(db)
 	if err != nil {
 		t.Fatal(err)
@@ -65,21 +68,118 @@ func TestConfig_TakesEverySetting(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	// A field that Config gains must have a setting, or a reason here not to.
-	fields := reflect.TypeFor[carillon.Config]()
+	everyFieldIsSet(t, want, "Providers", "Logger")
+}
+
+// everyFieldIsSet finds a field that was added to v's type and has no setting:
+// it is zero here.
+func everyFieldIsSet(t *testing.T, v any, except ...string) {
+	t.Helper()
+	fields := reflect.ValueOf(v)
 	for i := range fields.NumField() {
-		name := fields.Field(i).Name
-		if reflect.ValueOf(want).Field(i).IsZero() && name != "Providers" && name != "Logger" {
-			t.Errorf("carillon.Config.%s has no setting", name)
+		if name := fields.Type().Field(i).Name; fields.Field(i).IsZero() && !slices.Contains(except, name) {
+			t.Errorf("%s.%s has no setting", fields.Type(), name)
 		}
 	}
+}
+
+func TestConfig_TakesEverySettingOfTCP(t *testing.T) {
+	s := load(t, `{"Carillon": {"Tcp": {
+		"Listen": "127.0.0.1:0", "Advertise": "a:1", "Endpoints": ["b:2"], "AllowNetworks": ["127.0.0.0/8"],
+		"MaxFrameBytes": 1000, "QueueBytes": 4000, "DialTimeout": "1s", "HandshakeTimeout": "2s", "PeerTimeout": "3s",
+		"Tls": {"CertFile": "a.pem", "KeyFile": "a.key", "CaFile": "ca.pem"}
+	}}}`, nil)
+	newAuthority(t, "ca.pem").issue(t, "a", "a.example")
+	got, err := s.tcpConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := tcpbus.Config{
+		Listen: "127.0.0.1:0", Advertise: "a:1", Endpoints: []string{"b:2"}, AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		MaxFrameBytes: 1000, QueueBytes: 4000, DialTimeout: time.Second, HandshakeTimeout: 2 * time.Second, PeerTimeout: 3 * time.Second,
+		TLS: got.TLS,
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	everyFieldIsSet(t, want)
+}
+
+func TestConfig_TakesEverySettingOfUDP(t *testing.T) {
+	s := load(t, `{"Carillon": {"Udp": {
+		"Mode": "Unicast", "Group": "239.1.2.3", "Port": 7, "Interface": "lo", "Ttl": 2, "Peers": ["a:1"], "MaxFrameBytes": 1400
+	}}}`, nil)
+	want := udpbus.Config{
+		Mode: udpbus.Unicast, Group: netip.MustParseAddr("239.1.2.3"), Port: 7, Interface: "lo", TTL: 2, Peers: []string{"a:1"}, MaxFrameBytes: 1400,
+	}
+	if got := s.udpConfig(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	everyFieldIsSet(t, want)
+}
+
+// Two instances with configurations like those of the guide hear each other over
+// real sockets.
+func TestConfig_CarriesEvents(t *testing.T) {
+	for name, section := range map[string]string{
+		"tcp":           `"Provider": "tcp", "Tcp": {"Listen": "127.0.0.1:0"}`,
+		"tcp with TLS":  `"Provider": "tcp", "Tcp": {"Listen": "127.0.0.1:0", "Tls": {"CertFile": "a.pem", "KeyFile": "a.key", "CaFile": "ca.pem"}}`,
+		"udp multicast": `"Provider": "udp", "Udp": {"Interface": "lo", "Port": ` + freePort(t) + `}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := load(t, `{"Carillon": {"Application": "shop", `+section+`}}`, nil)
+			newAuthority(t, "ca.pem").issue(t, "a", "a.example")
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			db := memsite.New(nil)
+			open := func() *carillon.Broker {
+				cfg, err := s.Config(db)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b, err := carillon.Open(ctx, cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = b.Close() })
+				b.Enable()
+				return b
+			}
+			one, two := open(), open()
+			id, heard := carillon.NewID(), make(chan any, 1)
+			one.Event(id).OnRaised(func(_ context.Context, r carillon.Raised[any]) { heard <- r.Parameter })
+			if err := two.Event(id).Raise(ctx, carillon.NewID(), "page 7"); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case got := <-heard:
+				if got != "page 7" {
+					t.Errorf("heard %v", got)
+				}
+			case <-ctx.Done():
+				t.Errorf("nothing was heard; %+v", one.Stats())
+			}
+		})
+	}
+}
+
+// freePort returns a port of UDP that nobody uses.
+func freePort(t *testing.T) string {
+	t.Helper()
+	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, port, _ := net.SplitHostPort(c.LocalAddr().String())
+	return port
 }
 
 func TestConfig_LocalEventsNeedNoDatabase(t *testing.T) {
 	for _, key := range []string{"EnableEvents", "EnableRemoteEvents"} {
 		t.Run(key, func(t *testing.T) {
 			s := load(t, `{"Carillon": {"Application": "shop", "`+key+`": false, "Provider": "azure"}}`, nil)
-			cfg, err := s.Config(memsite.New(time.Now))
+			cfg, err := s.Config(memsite.New(nil))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -119,7 +219,7 @@ func TestConfig_OwnProvider(t *testing.T) {
 			return nil, nil
 		},
 	})
-	cfg, err := s.Config(memsite.New(time.Now))
+	cfg, err := s.Config(memsite.New(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +249,7 @@ func TestConfig_ClosesWhatItMadeWhenItFails(t *testing.T) {
 		"fine":   func(Section) (provider.Provider, error) { return &made, nil },
 		"broken": func(Section) (provider.Provider, error) { return nil, errors.New("broken") },
 	})
-	if _, err := s.Config(memsite.New(time.Now)); err == nil {
+	if _, err := s.Config(memsite.New(nil)); err == nil {
 		t.Fatal("no error")
 	}
 	if !made.closed {
@@ -172,23 +272,23 @@ func TestConfig_SaysWhatIsWrong(t *testing.T) {
 			change: func(s *Settings) { s.Role = "boht" }, want: `configuration: appsettings.json:3: Carillon:Role: "boht": choices`,
 		},
 		{
-			name: "provider of a flag", text: `{"Carillon": {"Application": "a"}}`, db: memsite.New(time.Now),
+			name: "provider of a flag", text: `{"Carillon": {"Application": "a"}}`, db: memsite.New(nil),
 			change: func(s *Settings) { s.Providers = []string{"upd"} }, want: `Carillon:Provider: unknown provider "upd"; did you mean "udp"? choices: tcp, udp`,
 		},
 		{
-			name: "a provider refuses its settings", text: "{\n\"Carillon\": {\"Application\": \"a\",\n\"Tcp\": {\"MaxFrameBytes\": 2000,\n \"QueueBytes\": 1000}}}", db: memsite.New(time.Now),
+			name: "a provider refuses its settings", text: "{\n\"Carillon\": {\"Application\": \"a\",\n\"Tcp\": {\"MaxFrameBytes\": 2000,\n \"QueueBytes\": 1000}}}", db: memsite.New(nil),
 			want: "configuration: Carillon:Tcp: tcp: QueueBytes 1000: a frame of MaxFrameBytes does not fit",
 		},
 		{
-			name: "a factory fails", text: `{"Carillon": {"Application": "a", "Provider": ["tcp", "broken"]}}`, db: memsite.New(time.Now),
+			name: "a factory fails", text: `{"Carillon": {"Application": "a", "Provider": ["tcp", "broken"]}}`, db: memsite.New(nil),
 			want: `make provider "broken": no pigeons left`,
 		},
 		{
-			name: "a factory returns nothing", text: `{"Carillon": {"Application": "a", "Provider": "nothing"}}`, db: memsite.New(time.Now),
+			name: "a factory returns nothing", text: `{"Carillon": {"Application": "a", "Provider": "nothing"}}`, db: memsite.New(nil),
 			want: `make provider "nothing": its factory returned neither a provider nor an error`,
 		},
 		{
-			name: "no certificate", text: `{"Carillon": {"Application": "a", "Tcp": {"Tls": {"CertFile": "a.pem", "KeyFile": "a.key", "CaFile": "ca.pem"}}}}`, db: memsite.New(time.Now),
+			name: "no certificate", text: `{"Carillon": {"Application": "a", "Tcp": {"Tls": {"CertFile": "a.pem", "KeyFile": "a.key", "CaFile": "ca.pem"}}}}`, db: memsite.New(nil),
 			want: `configuration: appsettings.json:1: Carillon:Tcp:Tls:CertFile: load "a.pem" and "a.key": open a.pem: no such file`,
 		},
 	} {

@@ -10,4 +10,9 @@ require (
 
 require golang.org/x/tools v0.52.0
 
+require (
+	golang.org/x/net v0.62.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+)
+
 replace github.com/carillon-go/carillon => ../

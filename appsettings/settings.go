@@ -109,26 +109,25 @@ type UDP struct {
 	// Mode is "multicast", "broadcast" or "unicast". Default "multicast".
 	Mode string
 
-	// Group is the multicast group. The zero Addr leaves the choice to the
-	// provider.
+	// Group is the multicast group. The zero Addr means [udpbus.DefaultGroup].
 	Group netip.Addr
 
 	// Port is the port of the group, of the broadcast, or to listen on in unicast
-	// mode. Zero leaves the choice to the provider.
+	// mode. Zero means [udpbus.DefaultPort].
 	Port int
 
-	// Interface is the name of the network interface to use. Empty leaves the
-	// choice to the system.
+	// Interface is the network interface to use, by its name or by one of its
+	// addresses. Empty means that of the route to the site database.
 	Interface string
 
 	// TTL is how many routers a multicast may pass, plus one. Zero means 1: this
 	// network only.
 	TTL int
 
-	// Peers are the addresses, host:port, to send to in unicast mode.
+	// Peers are the addresses, host:port, of all instances in unicast mode.
 	Peers []string
 
-	// MaxFrameBytes bounds one datagram. Zero leaves the choice to the provider.
+	// MaxFrameBytes bounds one datagram. Zero means 1,200.
 	MaxFrameBytes int
 }
 

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/carillon-go/carillon/provider/udpbus"
 )
 
 // The parsers below return errors that say what is wanted. Whoever calls them
@@ -96,7 +98,7 @@ func parseChoice(text string, choices []string) (string, error) {
 func parseAddr(text string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(text)
 	if err != nil {
-		return netip.Addr{}, errors.New(`want an IP address, such as "239.77.67.76"`)
+		return netip.Addr{}, fmt.Errorf("want an IP address, such as %q", udpbus.DefaultGroup())
 	}
 	return a, nil
 }
