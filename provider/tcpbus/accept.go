@@ -18,6 +18,10 @@ import (
 	"github.com/carillon-go/carillon/site"
 )
 
+// errOwnDial ends a connection from this instance to itself. It is no refusal: an
+// endpoint list may name this instance, and greeted has told the dial.
+var errOwnDial = errors.New("tcp: this instance dialled itself")
+
 // unproven holds the connections that came in and have not proved themselves. It is guarded
 // by the Provider's mu.
 type unproven map[*net.TCPConn]netip.Addr
@@ -72,14 +76,13 @@ func (p *Provider) acceptAll() {
 			continue
 		}
 		p.tasks.Go(func() {
-			err := p.receive(raw)
-			if err != nil {
+			if err := p.receive(raw); err != nil {
 				raw.Close()
+				p.mu.Lock()
+				delete(p.unproven, raw)
+				p.mu.Unlock()
+				p.refuse(nc.RemoteAddr().String(), false, err)
 			}
-			p.mu.Lock()
-			delete(p.unproven, raw)
-			p.mu.Unlock()
-			p.refuse(nc.RemoteAddr().String(), false, err)
 		})
 	}
 }
@@ -133,8 +136,7 @@ func (p *Provider) receive(raw *net.TCPConn) error {
 	case !slices.Contains(p.env.Sites, theirs.site):
 		return refusef(ReasonSite, "site %v is not accepted here", theirs.site)
 	case own:
-		raw.Close() // greeted has told the dial that it is one of ours
-		return nil
+		return errOwnDial
 	case theirs.stream == self:
 		return refusef(ReasonOwnStream, "stream %v is this instance's own", self)
 	case theirs.expected != (site.StreamID{}) && theirs.expected != self:

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -359,6 +360,11 @@ func TestAccept_WaitsUntilItsOwnStreamIsKnown(t *testing.T) {
 	in := start(t, Config{}, streamID(1))
 	c := call(t, in, streamID(2))
 	c.write(c.h.encode())
+	c.nc.SetReadDeadline(time.Now().Add(100 * time.Millisecond)) // what must not happen
+	if _, err := c.nc.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("before SetMembers: %v, want silence", err)
+	}
+	c.nc.SetReadDeadline(time.Now().Add(patience))
 	in.knows()
 	seen := transcript(c.h.encode(), c.read(answerLen), nil)
 	proof := c.prove(seen)

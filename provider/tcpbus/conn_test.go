@@ -1,8 +1,10 @@
 package tcpbus
 
 import (
+	"bytes"
 	"errors"
 	"net"
+	"sync"
 	"testing"
 	"time"
 )
@@ -44,5 +46,69 @@ func TestConn_LeavesInTheQueueWhatWasNotTakenWhole(t *testing.T) {
 		if want := broken / (prefixLen + length); len(left) != frames-want || left[0] != uint64(want) {
 			t.Fatalf("broken after %d bytes: left in the queue %v, want from %d on", broken, left, want)
 		}
+	}
+}
+
+// A gated is a connection whose first Write announces itself, waits, and then breaks after
+// taking so many bytes.
+type gated struct {
+	leaky
+	entered, release chan struct{}
+}
+
+func (g *gated) Write(b []byte) (int, error) {
+	close(g.entered)
+	<-g.release
+	return g.leaky.Write(b)
+}
+
+func (g *gated) CloseWrite() error { return nil }
+
+// A recorder is a connection that passes on what is written to it.
+type recorder struct {
+	net.Conn
+	wrote chan []byte
+}
+
+func (r *recorder) SetWriteDeadline(time.Time) error { return nil }
+func (r *recorder) CloseWrite() error                { return nil }
+
+func (r *recorder) Write(b []byte) (int, error) {
+	r.wrote <- bytes.Clone(b)
+	return len(b), nil
+}
+
+// The writer of a new connection takes nothing from the queue that the writer of
+// the old one may still hand over.
+func TestConn_WriterWaitsForTheOneBefore(t *testing.T) {
+	const length = 20
+	p := newTest(t, Config{})
+	raw, _ := pair(t)
+	pe := &peer{queue: newQueue(1 << 20)}
+	for i := range 3 {
+		pe.queue.put([][]byte{numbered(uint64(i), length)})
+	}
+	first := &gated{leaky{takes: prefixLen + length}, make(chan struct{}), make(chan struct{})}
+	second := &recorder{wrote: make(chan []byte, 10)}
+	before := p.newConnLocked(pe, raw, first, true)
+	after := p.newConnLocked(pe, raw, second, true)
+	after.before = before
+	var writers sync.WaitGroup
+	writers.Go(func() { before.write(nil) })
+	<-first.entered
+	writers.Go(func() { after.write(nil) })
+	select {
+	case b := <-second.wrote:
+		t.Errorf("written to the new connection while the old one writes: %x", b)
+	case <-time.After(50 * time.Millisecond): // what must not happen
+	}
+	close(first.release)
+	if got, want := <-second.wrote, encodeFrames(numbered(1, length), numbered(2, length)); !bytes.Equal(got, want) {
+		t.Errorf("written to the new connection\n got %x\nwant %x", got, want)
+	}
+	after.end(modeStop, patience)
+	writers.Wait()
+	for _, c := range []*conn{before, after} {
+		c.kill.Stop()
 	}
 }

@@ -119,7 +119,7 @@ func TestFrameReader_NeverReusesMemoryOfFrames(t *testing.T) {
 	for i := range 3000 {
 		frames = append(frames, bytes.Repeat([]byte{byte(i)}, 1+i*37%5000))
 	}
-	r := newFrameReader(bytes.NewReader(encodeFrames(frames...)), maxFrameBytes)
+	r := newFrameReader(&varied{b: encodeFrames(frames...)}, maxFrameBytes)
 	var got [][]byte
 	for {
 		batch, err := r.next()
@@ -139,6 +139,20 @@ func TestFrameReader_NeverReusesMemoryOfFrames(t *testing.T) {
 			t.Fatalf("frame %d can be appended to over its neighbour: length %d, capacity %d", i, len(f), cap(f))
 		}
 	}
+}
+
+// varied reads a little more each time, from nearly nothing to whole buffers.
+type varied struct {
+	b []byte
+	n int
+}
+
+func (v *varied) Read(p []byte) (int, error) {
+	v.n = (v.n + 1021) % (2 * readBuffer)
+	c := chunks{v.b, v.n + 1}
+	n, err := c.Read(p)
+	v.b = c.b
+	return n, err
 }
 
 // A receiver that keeps one small frame keeps little beside it.

@@ -40,15 +40,21 @@ func noLeaks(t testing.TB) {
 	t.Cleanup(func() {
 		t.Helper()
 		eventually(t, "without goroutines of this package", func() bool {
-			buf := make([]byte, 1<<20)
-			for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
-				if strings.Contains(g, "tcpbus.(*Provider)") || strings.Contains(g, "tcpbus.(*conn)") {
-					return false
-				}
-			}
-			return true
+			return goroutines("tcpbus.(*Provider)") == 0 && goroutines("tcpbus.(*conn)") == 0
 		})
 	})
+}
+
+// goroutines returns how many have this text in their stack.
+func goroutines(text string) int {
+	buf := make([]byte, 1<<20)
+	n := 0
+	for g := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+		if strings.Contains(g, text) {
+			n++
+		}
+	}
+	return n
 }
 
 var testSite = site.ID{'t', 'c', 'p', 'b', 'u', 's'}

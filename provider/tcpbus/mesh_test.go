@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -389,8 +391,14 @@ func TestMesh_ReplacesAConnectionThatTheOtherEndLost(t *testing.T) {
 func TestMesh_DeliversTheOldConnectionFirst(t *testing.T) {
 	noLeaks(t)
 	release := make(chan struct{})
-	var once sync.Once
-	in := start(t, Config{}, streamID(2), withDeliver(func(provider.Batch) { once.Do(func() { <-release }) }))
+	open := sync.OnceFunc(func() { close(release) })
+	var first atomic.Bool
+	in := start(t, Config{}, streamID(2), withDeliver(func(provider.Batch) {
+		if first.CompareAndSwap(false, true) {
+			<-release
+		}
+	}), withLimits(func(l *limits) { l.drain = patience }))
+	t.Cleanup(open) // before in is closed
 	in.knows()
 	old := call(t, in, streamID(1))
 	old.connect()
@@ -403,7 +411,11 @@ func TestMesh_DeliversTheOldConnectionFirst(t *testing.T) {
 	next.write(encodeFrames(numbered(100, 8)))
 	in.send(t, []byte("x"))
 	next.read(5) // the new connection is in use, in the other direction
-	close(release)
+	eventually(t, "standing still", first.Load)
+	if n := len(in.frames()); n != 0 {
+		t.Errorf("%d frames delivered past those that came first", n)
+	}
+	open()
 	in.awaitExactly(t, 101)
 }
 
@@ -452,6 +464,41 @@ func TestMesh_NewStreamMakesAllConnectionsAgain(t *testing.T) {
 	for _, in := range []*instance{b, c} {
 		eventually(t, "the old stream forgotten", func() bool { _, ok := in.peer(old); return !ok })
 	}
+}
+
+// The other end hears that the old stream is gone, while it has yet to deliver what came
+// under it.
+func TestMesh_NewStreamWaitsForWhatTheOldOneSent(t *testing.T) {
+	noLeaks(t)
+	release := make(chan struct{})
+	open := sync.OnceFunc(func() { close(release) })
+	var first atomic.Bool
+	patient := withLimits(func(l *limits) { l.drain, l.grace = patience, patience })
+	a := start(t, Config{}, streamID(1), patient)
+	b := start(t, Config{}, streamID(2), patient, withDeliver(func(provider.Batch) {
+		if first.CompareAndSwap(false, true) {
+			<-release
+		}
+	}))
+	t.Cleanup(open) // before b is closed
+	introduce(a, b)
+	awaitConnected(t, a, b)
+	for i := range 100 {
+		a.send(t, numbered(uint64(i), 10_000))
+	}
+	eventually(t, "standing still", first.Load)
+	eventually(t, "an empty queue", func() bool { pe, _ := a.peer(b.stream); return pe.QueuedFrames == 0 })
+	a.stream = streamID(9)
+	a.knows(b)
+	a.send(t, numbered(100, 8))
+	b.knows(a)
+	// Both want to connect now, and are to wait.
+	a.awaitRefused(t, ReasonClosing, 1)
+	if n := len(b.frames()); n != 0 {
+		t.Errorf("%d frames delivered past those that came first", n)
+	}
+	open()
+	b.awaitExactly(t, 101)
 }
 
 func TestMesh_ForgetsMembersThatAreGone(t *testing.T) {
@@ -560,6 +607,16 @@ func TestMesh_FollowsAnAddressThatChanges(t *testing.T) {
 	a.send(t, numbered(0, 8))
 	setMembers(a, b.member())
 	b.awaitExactly(t, 1)
+	eventually(t, "one dialler", func() bool { return goroutines("keepConnected") == 1 })
+}
+
+func TestMesh_DialsNobodyWhoIsGone(t *testing.T) {
+	noLeaks(t)
+	a := start(t, Config{}, streamID(1))
+	setMembers(a, site.Member{Site: testSite, Stream: streamID(2), Addresses: map[string][]string{"tcp": {"127.0.0.1:1"}}})
+	eventually(t, "one dialler", func() bool { return goroutines("keepConnected") == 1 })
+	setMembers(a)
+	eventually(t, "no dialler", func() bool { return goroutines("keepConnected") == 0 })
 }
 
 func TestEndpoints_ConnectWithoutRows(t *testing.T) {
@@ -599,7 +656,7 @@ func TestEndpoints_ConnectWithoutRows(t *testing.T) {
 		in := all[0]
 		in.Provider.mu.Lock()
 		defer in.Provider.mu.Unlock()
-		return in.targets[0].failures > hopeless
+		return in.targets[0].failures == math.MaxInt
 	})
 }
 
@@ -624,7 +681,14 @@ func TestEndpoints_QueueForMembers(t *testing.T) {
 	}
 	at := ln.Addr().String()
 	ln.Close()
-	a := start(t, Config{Endpoints: []string{at}}, streamID(1))
+	a := start(t, Config{Endpoints: []string{at}}, streamID(1), func(p *Provider, _ *provider.Env, _ *instance) {
+		p.dialWith = func(ctx context.Context, d *net.Dialer, address string) (net.Conn, error) {
+			if address != at {
+				t.Errorf("dialled %s", address)
+			}
+			return d.DialContext(ctx, "tcp", address)
+		}
+	})
 	setMembers(a, site.Member{Site: testSite, Stream: streamID(2), Addresses: map[string][]string{"tcp": {"192.0.2.99:1"}}})
 	a.send(t, numbered(0, 8))
 	b := start(t, Config{Listen: at}, streamID(2))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,9 +26,11 @@ func TestSlow_PeerDelaysNobody(t *testing.T) {
 	noLeaks(t)
 	const queueBytes, frames, length = 1 << 20, 400, 60_000
 	release := make(chan struct{})
+	open := sync.OnceFunc(func() { close(release) })
 	a := start(t, Config{QueueBytes: queueBytes}, streamID(1))
 	fine := start(t, Config{}, streamID(2))
 	slow := start(t, Config{}, streamID(3), withDeliver(func(provider.Batch) { <-release }))
+	t.Cleanup(open) // before slow is closed
 	introduce(a, fine, slow)
 	awaitConnected(t, a, fine)
 	awaitConnected(t, a, slow)
@@ -46,7 +49,7 @@ func TestSlow_PeerDelaysNobody(t *testing.T) {
 	if a.Dropped() != pe.Dropped {
 		t.Errorf("Dropped() = %d, want %d", a.Dropped(), pe.Dropped)
 	}
-	close(release)
+	open()
 	// What was dropped is the newest: what arrives is in order.
 	want := frames - int(pe.Dropped)
 	eventually(t, "the rest", func() bool { return len(slow.frames()) >= want })
