@@ -25,6 +25,7 @@ const patience = 30 * time.Second
 type Cluster struct {
 	t         testing.TB
 	bus       *membus.Bus
+	pulse     *membus.Provider // see settle
 	db        *memsite.Database
 	wire      func(i int, b *carillon.Broker)
 	configure []func(i int, cfg *carillon.Config)
@@ -38,7 +39,8 @@ type Cluster struct {
 // instance is one run of an instance.
 type instance struct {
 	broker *carillon.Broker // nil after Crash or Stop
-	link   providertest.FaultyProvider
+	gate   *gate
+	link   providertest.FaultyProvider // around gate
 	db     *connection
 }
 
@@ -72,6 +74,10 @@ func NewCluster(t testing.TB, n int, opts ...Option) *Cluster {
 	c := &Cluster{t: t, bus: membus.New(), db: memsite.New(nil)}
 	for _, o := range opts {
 		o(c)
+	}
+	var err error
+	if c.pulse, err = newPulse(c.bus); err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(c.close)
 	for range n {
@@ -132,7 +138,8 @@ func (c *Cluster) open(i int) {
 func (c *Cluster) TryOpen(i int) error {
 	faults := c.faults
 	faults.Seed += uint64(i) << 32
-	it := instance{link: providertest.Faulty(c.bus.Provider(), faults), db: &connection{db: c.db}}
+	it := instance{gate: newGate(c.bus), db: &connection{db: c.db}}
+	it.link = providertest.Faulty(it.gate, faults)
 	cfg := carillon.Config{
 		Application: "carillontest",
 		Server:      fmt.Sprintf("instance-%d", i),
@@ -194,19 +201,24 @@ func (c *Cluster) Restart(i int) {
 }
 
 // Cut takes instance i off the network, in both directions, without telling it.
-// What others send meanwhile does not reach it, and is missed.
+// What was raised before arrives still; what is raised between Cut and Heal is lost,
+// and missed.
 func (c *Cluster) Cut(i int) { c.CutDirection(i, providertest.Both) }
 
 // CutDirection is Cut for what the instance sends (Out) or for what arrives (In).
 func (c *Cluster) CutDirection(i int, d providertest.Direction) {
 	c.t.Helper()
-	c.running(i).link.SetPartition(d)
+	it := c.running(i)
+	c.settle()
+	it.link.SetPartition(d)
 }
 
 // Heal puts instance i back on the network.
 func (c *Cluster) Heal(i int) {
 	c.t.Helper()
-	c.running(i).link.Heal()
+	it := c.running(i)
+	c.settle()
+	it.link.Heal()
 }
 
 // SetRates makes the network of instance i faulty, see [providertest.Rates].
@@ -239,6 +251,7 @@ func (c *Cluster) close() {
 			b.Close() // what tests did to the network or the database may make it fail
 		}
 	}
+	c.pulse.Close()
 }
 
 // connection is one instance's way to the database.

@@ -14,9 +14,10 @@
 //			err := pageChanged.Raise(t.Context(), c.Broker(1), carillon.ID{}, PageChanged{Slug: "welcome"})
 //			...
 //			seen.WaitRaised(1)
+//			synctest.Wait() // the cache's function runs beside the recorder's
 //			// caches[0] no longer has the page
 //
-//			c.Cut(0) // the network of instance 0
+//			c.Cut(0) // takes instance 0 off the network
 //			...
 //		})
 //	}

@@ -11,8 +11,9 @@ import (
 )
 
 // A Recorder keeps what subscribers of one event of one instance were told, in the
-// order in which they were. It is safe for concurrent use; its Wait methods belong into the test's own
-// goroutine.
+// order in which they were. Its functions are told beside the application's, not after them: see
+// [Eventually]. It is safe for concurrent use; its Wait methods belong into the
+// test's own goroutine.
 type Recorder[T any] struct {
 	t    testing.TB
 	name string

@@ -1,0 +1,5 @@
+//go:build race
+
+package carillon_test
+
+const raceEnabled = true
