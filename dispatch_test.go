@@ -30,6 +30,7 @@ func TestSubscriber_SlowOneDelaysNoOther(t *testing.T) {
 		if got := numbers(fast.WaitRaised(100)); !slices.Equal(got, span(1, 100)) {
 			t.Errorf("the fast one was told %v", got)
 		}
+		synctest.Wait()
 		if s := c.Broker(1).Stats().Queues; s.Events != 99 || s.Bytes == 0 {
 			t.Errorf("behind the slow one wait %+v, want 99 events", s)
 		}

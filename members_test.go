@@ -318,7 +318,7 @@ func TestRenewal_KeepsTheRowAliveAndWritesTheMark(t *testing.T) {
 		d := define()
 		raise(t, d, c.Broker(0), 1, 7)
 		for range 100 {
-			time.Sleep(11 * time.Second)
+			time.Sleep(12 * time.Second) // a third of a lease, and a poll
 			rows := openRows(t, c.Database())
 			if len(rows) != 1 || rows[0].Lapsed || rows[0].Mark.Next != 7 || rows[0].Verifies != 1 || rows[0].Signs != 1 {
 				t.Fatalf("rows %+v", rows)
