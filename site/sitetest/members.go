@@ -451,7 +451,7 @@ func leaveTwiceOrReapedIsNoError(t *testing.T, store Store) {
 
 func reapWaitsForLeaseAndGrace(t *testing.T, store Store) {
 	f := newFixture(t, store)
-	short, long := f.join(hour), f.join(5*hour)
+	short, middle, long := f.join(hour), f.join(105*time.Minute), f.join(5*hour)
 	if got := f.reap(0); len(got) != 0 {
 		t.Errorf("at once, Reap closed %v", got)
 	}
@@ -465,9 +465,13 @@ func reapWaitsForLeaseAndGrace(t *testing.T, store Store) {
 	if got := f.row(short.Stream); got.State != site.MemberReaped {
 		t.Errorf("a reaped row has state %d", got.State)
 	}
+	if got := f.row(middle.Stream); got.State != site.MemberOpen || !got.Lapsed {
+		t.Errorf("a quarter of an hour after its lease, within the grace, a row has state %d, lapsed %v", got.State, got.Lapsed)
+	}
 	if got := f.row(long.Stream); got.State != site.MemberOpen {
 		t.Errorf("a row within its lease has state %d", got.State)
 	}
+	f.leave(middle.Stream, site.Mark{})
 	f.renew(long.Stream, site.Renewal{Lease: 5 * hour})
 	store.Advance(t, 4*hour)
 	if got := f.reap(0); len(got) != 0 {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -166,6 +167,12 @@ func TestDatabase_CloseGivesTheConnectionBack(t *testing.T) {
 		if n := pool.Stats().InUse; n != 0 {
 			t.Errorf("a closed Database uses %d connections, want 0", n)
 		}
+		if e.driver == "mysql" {
+			var same bool
+			if err := pool.QueryRow(`SELECT @@session.wait_timeout = @@global.wait_timeout`).Scan(&same); err != nil || !same {
+				t.Errorf("the pool got a connection back whose session was changed, %v", err)
+			}
+		}
 		_, err := db.Sites(t.Context())
 		wantError(t, "Sites after Close", err, nil, "closed")
 		if err := pool.Ping(); err != nil {
@@ -184,6 +191,22 @@ func TestEnsureSite_RefusesAMemoryThatNobodyElseSees(t *testing.T) {
 	a, b := openSite(t, one), openSite(t, one)
 	if first, second := mustEnsure(t, a), mustEnsure(t, b); first.ID != second.ID {
 		t.Errorf("two users of one connection got the sites %v and %v", first.ID, second.ID)
+	}
+
+	// To drop that connection, even after a call that was cut short, would be to drop the data.
+	ctx, cancel := context.WithCancel(t.Context())
+	cut := openHooked(t, engines[0], ":memory:", func(query string, _ []driver.NamedValue) error {
+		if strings.HasPrefix(query, "INSERT INTO carillon_members") {
+			cancel()
+		}
+		return nil
+	})
+	cut.SetMaxOpenConns(1)
+	a = openSite(t, cut)
+	s := mustEnsure(t, a)
+	wantError(t, "Join that is cut short", a.Join(ctx, newMember(s), time.Hour), context.Canceled)
+	if again := mustEnsure(t, a); again.ID != s.ID {
+		t.Errorf("after a call that was cut short the site is %v, before it was %v", again.ID, s.ID)
 	}
 
 	shared := openPool(t, "sqlite", "file:shared?mode=memory&cache=shared")
@@ -269,18 +292,20 @@ func TestEnsureSite_RefusesNewerTables(t *testing.T) {
 
 func TestEnsureSite_CarriesOnWhereAMigrationStopped(t *testing.T) {
 	onEach(t, func(t *testing.T, e engine) {
-		store := newStore(t, e)
-		stopped := errors.New("the power failed")
-		pool := openHooked(t, e, store.dsn, func(query string, _ []driver.NamedValue) error {
-			if strings.Contains(query, "CREATE TABLE") && strings.Contains(query, "members") {
-				return stopped
-			}
-			return nil
-		})
-		_, err := openSite(t, pool, sqlsite.WithTablePrefix(store.prefix)).EnsureSite(t.Context(), "app")
-		wantError(t, "EnsureSite that is stopped half-way", err, stopped)
-		db := store.Open(t)
-		mustJoin(t, db, mustEnsure(t, db))
+		for _, at := range []string{"CREATE TABLE IF NOT EXISTS %smembers", "INSERT INTO %scounters", "INSERT INTO %smigrations"} {
+			store := newStore(t, e)
+			stopped := errors.New("the power failed")
+			pool := openHooked(t, e, store.dsn, func(query string, _ []driver.NamedValue) error {
+				if strings.HasPrefix(query, fmt.Sprintf(at, store.prefix)) {
+					return stopped
+				}
+				return nil
+			})
+			_, err := openSite(t, pool, sqlsite.WithTablePrefix(store.prefix)).EnsureSite(t.Context(), "app")
+			wantError(t, "EnsureSite that is stopped at "+at, err, stopped)
+			db := store.Open(t)
+			mustJoin(t, db, mustEnsure(t, db))
+		}
 	})
 }
 
@@ -476,4 +501,136 @@ func TestEnsureSite_TellsNoSecretInErrors(t *testing.T) {
 			t.Errorf("after a site that could not be stored there are %d, %v; want 1", len(sites), err)
 		}
 	})
+}
+
+func TestJoin_LocksTheFileBeforeItReads(t *testing.T) {
+	file := sqliteFile(t)
+	s := mustEnsure(t, openSite(t, openPool(t, "sqlite", file)))
+	other := openPool(t, "sqlite", file)
+	var locked atomic.Bool
+	db := openSite(t, openHooked(t, engines[0], file, func(query string, _ []driver.NamedValue) error {
+		if strings.HasPrefix(query, "UPDATE") {
+			_, err := other.Exec(`BEGIN IMMEDIATE`)
+			locked.Store(err != nil)
+		}
+		return nil
+	}))
+	if err := db.Join(t.Context(), newMember(s), time.Hour); err != nil || !locked.Load() {
+		t.Errorf("Join: %v; another could not lock the file meanwhile: %v, want true", err, locked.Load())
+	}
+}
+
+func TestJoin_WaitsForReadersWithoutBeginningAnew(t *testing.T) {
+	file := sqliteFile(t)
+	s := mustEnsure(t, openSite(t, openPool(t, "sqlite", file)))
+	reader, err := openPool(t, "sqlite", file).BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	if err := reader.QueryRow(`SELECT COUNT(*) FROM carillon_members`).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	var begun, commits atomic.Int64
+	db := openSite(t, openHooked(t, engines[0], file, func(query string, _ []driver.NamedValue) error {
+		switch {
+		case strings.HasPrefix(query, "BEGIN"):
+			begun.Add(1)
+		case query == "COMMIT" && commits.Add(1) == 3:
+			return reader.Rollback()
+		}
+		return nil
+	}))
+	if err := db.Join(t.Context(), newMember(s), time.Hour); err != nil || begun.Load() != 1 {
+		t.Errorf("Join beside a reader: %v, in %d transactions, want 1", err, begun.Load())
+	}
+}
+
+func TestEnsureSite_WaitsForWhoMigrates(t *testing.T) {
+	store := newStore(t, engines[2])
+	holder, err := store.admin.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Close()
+	const name = `CONCAT('carillon ', MD5(CONCAT(DATABASE(), ' ', ?)))`
+	var got int
+	if err := holder.QueryRowContext(t.Context(), `SELECT GET_LOCK(`+name+`, 0)`, store.prefix).Scan(&got); err != nil || got != 1 {
+		t.Fatalf("GET_LOCK = %d, %v", got, err)
+	}
+	db := store.Open(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // longer than one wait for the lock
+	defer cancel()
+	_, err = db.EnsureSite(ctx, "app")
+	wantError(t, "EnsureSite while another migrates", err, context.DeadlineExceeded)
+	if err := holder.QueryRowContext(t.Context(), `SELECT RELEASE_LOCK(`+name+`)`, store.prefix).Scan(&got); err != nil {
+		t.Fatal(err)
+	}
+	mustEnsure(t, db)
+}
+
+// TestSnapshot_IsOneConsistentRead changes a site after the snapshot's first
+// statement.
+func TestSnapshot_IsOneConsistentRead(t *testing.T) {
+	settings := []string{"?_pragma=journal_mode(wal)", "&default_transaction_isolation=read%20committed", "?tx_isolation=%27READ-COMMITTED%27"}
+	for i, e := range engines {
+		t.Run(e.name, func(t *testing.T) {
+			e.settings = settings[i]
+			store := newStore(t, e)
+			first := store.Open(t)
+			s := mustEnsure(t, first)
+			m := mustJoin(t, first, s)
+			var change sync.Once
+			read := func(query string, _ []driver.NamedValue) error {
+				if strings.HasPrefix(query, "SELECT s.id") {
+					change.Do(func() { mustExec(t, store.admin, "UPDATE "+store.prefix+"sites SET generation = 2") })
+				}
+				return nil
+			}
+			db := openSite(t, openHooked(t, e, store.dsn, read), sqlsite.WithTablePrefix(store.prefix))
+			for _, want := range []uint64{1, 2} {
+				snap, err := db.Snapshot(t.Context(), m.Stream, []site.ID{s.ID})
+				if err != nil || len(snap.Sites) != 1 || snap.Sites[0].Generation != want {
+					t.Errorf("Snapshot = %+v, %v; want generation %d", snap.Sites, err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestDatabase_HasOneClockForSessionsOfAllTimeZones(t *testing.T) {
+	settings := []string{"", "&timezone=Asia/Kathmandu", "?time_zone=%27%2B05:45%27"}
+	for i, e := range engines {
+		t.Run(e.name, func(t *testing.T) {
+			store := newStore(t, e)
+			here := store.Open(t)
+			store.dsn += settings[i]
+			there := store.Open(t)
+			s := mustEnsure(t, here)
+			m := mustJoin(t, here, s)
+			if streams, err := there.Reap(t.Context(), 0); err != nil || len(streams) != 0 {
+				t.Errorf("a lease of an hour was reaped from another time zone: %v, %v", streams, err)
+			}
+			mustJoin(t, there, s)
+			a, err := here.Changes(t.Context(), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := there.Snapshot(t.Context(), m.Stream, []site.ID{s.ID})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := b.Now.Sub(a.Now); d < 0 || d > 10*time.Minute {
+				t.Errorf("two sessions are %v apart", d)
+			}
+			if d := time.Since(a.Now); d.Abs() > 10*time.Minute {
+				t.Errorf("the clock of a server on this machine is %v off", d)
+			}
+			for _, m := range append(a.Members, b.Members...) {
+				if m.Lapsed || m.Seen.Sub(a.Members[0].Seen).Abs() > 10*time.Minute {
+					t.Errorf("the row %+v is of another clock", m)
+				}
+			}
+		})
+	}
 }
