@@ -196,7 +196,7 @@ func (p *Provider) greeted(nonce [nonceLen]byte) (self site.StreamID, newest uin
 // returned.
 func (p *Provider) accepted(raw *net.TCPConn, conn net.Conn, stream, self site.StreamID, newest uint64, reply [proofLen]byte) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	if p.self != self || p.state != stateStarted {
 		return refusef(ReasonClosing, "this instance has taken another stream, or is closing")
 	}

@@ -94,6 +94,7 @@ type limits struct {
 	drain              time.Duration // for the other end to take what was written, and for us to take what it wrote
 	flush              time.Duration // of Close
 	grace              time.Duration // for which a peer without member row and connection, or its queue, is kept
+	headStart          time.Duration // for a newcomer to connect to us, before we dial it
 	backoffMin         time.Duration // before the second attempt to reach a peer
 	backoffMax         time.Duration
 	stable             time.Duration // a connection that lived this long was a success
@@ -101,11 +102,12 @@ type limits struct {
 
 var defaultLimits = limits{
 	unproven:           64,
-	unprovenPerAddress: 16,
+	unprovenPerAddress: 32,
 	unlisted:           1024,
 	drain:              time.Second,
 	flush:              time.Second,
 	grace:              5 * time.Second,
+	headStart:          250 * time.Millisecond,
 	backoffMin:         50 * time.Millisecond,
 	backoffMax:         5 * time.Second,
 	stable:             time.Second,

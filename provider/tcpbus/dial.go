@@ -1,6 +1,7 @@
 package tcpbus
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -116,6 +117,10 @@ func (p *Provider) need(t *target) (need bool, pause time.Duration) {
 		return true, d/2 + mathrand.N(d/2+1)
 	case t.connected:
 		return true, mathrand.N(p.lim.backoffMin) // not all ends of a broken network at the same moment
+	case bytes.Compare(p.self[:], t.expected[:]) < 0:
+		// It came after us, knew us from its first look at the member rows, and dials at once. If it
+		// cannot reach us, we may reach it.
+		return true, p.lim.headStart
 	}
 	return true, 0
 }
@@ -123,7 +128,7 @@ func (p *Provider) need(t *target) (need bool, pause time.Duration) {
 // dialled records how an attempt ended.
 func (p *Provider) dialled(t *target, err error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	if err == nil {
 		t.connected = true
 		return
@@ -140,7 +145,7 @@ func (p *Provider) dialled(t *target, err error) {
 	}
 	poke(p.settled)
 	if t.failures == hopeless && p.state == stateStarted {
-		p.log.LogAttrs(p.ctx, slog.LevelWarn, "peer not reachable; going on trying", slog.Any(keyStream, t.leadsTo),
+		p.logLocked(slog.LevelWarn, "peer not reachable; going on trying", slog.Any(keyStream, t.leadsTo),
 			slog.Any(keyAddress, t.addresses), slog.String(keyError, err.Error()))
 	}
 }
@@ -320,7 +325,7 @@ func (p *Provider) beginProving(t *target, self, stream site.StreamID) error {
 // prove itself.
 func (p *Provider) endProving(t *target, self, stream site.StreamID, raw *net.TCPConn, conn net.Conn, stop func() bool, err error) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	delete(p.proving, stream)
 	p.pokeTargetsLocked() // an endpoint may lead to the same peer
 	pe := p.peers[stream]

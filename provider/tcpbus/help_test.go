@@ -102,11 +102,27 @@ func newTest(t testing.TB, cfg Config) *Provider {
 	return p
 }
 
+// A curious handler asks the Provider that logs, which it may: the Provider calls
+// nobody while it holds a lock.
+type curious struct {
+	slog.Handler
+	in *instance
+}
+
+func (c curious) Handle(ctx context.Context, r slog.Record) error {
+	c.in.Peers()
+	return c.Handler.Handle(ctx, r)
+}
+
+func (c curious) WithAttrs(a []slog.Attr) slog.Handler {
+	return curious{c.Handler.WithAttrs(a), c.in}
+}
+
 // start starts an instance that is closed when the test ends.
 func start(t testing.TB, cfg Config, stream site.StreamID, opts ...option) *instance {
 	t.Helper()
 	in := &instance{Provider: newTest(t, cfg), stream: stream}
-	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("me", stream.String())
+	log := slog.New(curious{slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}), in}).With("me", stream.String())
 	env := provider.Env{
 		Site: testSite, Sites: []site.ID{testSite},
 		Route:       netip.MustParseAddr("127.0.0.1"),
@@ -115,6 +131,7 @@ func start(t testing.TB, cfg Config, stream site.StreamID, opts ...option) *inst
 		Reconnected: func() { in.mu.Lock(); defer in.mu.Unlock(); in.reconnects++ },
 		Keys:        testKeys(),
 	}
+	in.lim.headStart = 0 // both ends of a pair dial at once, which is harder
 	for _, o := range opts {
 		o(in.Provider, &env, in)
 	}

@@ -38,6 +38,28 @@ func (k secretKeys) Verify(s site.ID, id site.KeyID, side provider.Side, transcr
 	return nil
 }
 
+// ring are Keys of several sites; the first signs.
+type ring []secretKeys
+
+func (r ring) of(s site.ID) secretKeys {
+	for _, k := range r {
+		if k.site == s {
+			return k
+		}
+	}
+	return secretKeys{}
+}
+
+func (r ring) Signing() (site.ID, site.KeyID) { return r[0].Signing() }
+
+func (r ring) Prove(s site.ID, id site.KeyID, side provider.Side, transcript []byte) ([32]byte, error) {
+	return r.of(s).Prove(s, id, side, transcript)
+}
+
+func (r ring) Verify(s site.ID, id site.KeyID, side provider.Side, transcript []byte, proof [32]byte) error {
+	return r.of(s).Verify(s, id, side, transcript, proof)
+}
+
 func testKeys() provider.Keys { return secretKeys{testSite, testKey, "the site's secret"} }
 
 // wrongKeys name the right key and hold another secret.

@@ -695,3 +695,69 @@ func TestEndpoints_QueueForMembers(t *testing.T) {
 	b.knows()
 	b.awaitExactly(t, 1)
 }
+
+// Many instances of one machine start at once.
+func TestMesh_ManyStartAtOnce(t *testing.T) {
+	noLeaks(t)
+	n := 50
+	if testing.Short() {
+		n = 10
+	}
+	var all []*instance
+	for i := range n {
+		all = append(all, start(t, Config{}, streamID(byte(i+1)), withLimits(func(l *limits) { *l = defaultLimits })))
+	}
+	begin := time.Now()
+	var wg sync.WaitGroup
+	for i, in := range all {
+		others := slices.Delete(slices.Clone(all), i, i+1)
+		wg.Go(func() { in.knows(others...) })
+	}
+	wg.Wait()
+	eventually(t, "all connected", func() bool {
+		for _, in := range all {
+			for _, pe := range in.Peers() {
+				if !pe.Connected {
+					return false
+				}
+			}
+		}
+		return true
+	})
+	t.Logf("%d instances are connected after %v", n, time.Since(begin))
+	refused := map[Reason]uint64{}
+	for _, in := range all {
+		in.send(t, numbered(0, 8))
+		for r, n := range in.Refused() {
+			refused[r] += n
+		}
+	}
+	for _, in := range all {
+		eventually(t, "a frame of each", func() bool { return len(in.frames()) == n-1 })
+	}
+	t.Logf("refused: %v", refused)
+}
+
+// Instances of several sites in one database hear each other, whoever dials: both
+// use the key of the site that the end that dialled belongs to.
+func TestMesh_ConnectsSitesThatAcceptEachOther(t *testing.T) {
+	noLeaks(t)
+	x, y := secretKeys{site.ID{'x'}, 1, "of x"}, secretKeys{site.ID{'y'}, 2, "of y"}
+	both := withSites(x.site, y.site)
+	for _, dialler := range []int{0, 1} {
+		a := start(t, Config{}, streamID(1), both, withKeys(ring{x, y}))
+		b := start(t, Config{}, streamID(2), both, withKeys(ring{y, x}))
+		if dialler == 0 {
+			a.knows(b)
+			b.knows()
+		} else {
+			a.knows()
+			b.knows(a)
+		}
+		awaitConnected(t, a, b)
+		a.send(t, numbered(0, 8))
+		b.send(t, numbered(0, 8))
+		a.awaitExactly(t, 1)
+		b.awaitExactly(t, 1)
+	}
+}

@@ -74,7 +74,8 @@ func interfaces() ([]netip.Prefix, error) {
 	return local, nil
 }
 
-// listen opens the listener and sets what Start sets before any goroutine runs.
+// listen opens the listener and sets what Start sets before any goroutine runs. p.mu
+// is held.
 func (p *Provider) listen(ctx context.Context) error {
 	local, err := interfaces()
 	if err != nil {
@@ -90,7 +91,7 @@ func (p *Provider) listen(ctx context.Context) error {
 		if route.IsValid() && mine(route) {
 			at = net.JoinHostPort(p.env.Route.Unmap().String(), "0")
 		} else {
-			p.log.LogAttrs(ctx, slog.LevelWarn, "the route to the site database starts at no address of this machine; listening at all addresses, set Listen to choose",
+			p.logLocked(slog.LevelWarn, "the route to the site database starts at no address of this machine; listening at all addresses, set Listen to choose",
 				slog.Any("route", p.env.Route))
 		}
 	}
@@ -115,7 +116,7 @@ func (p *Provider) listen(ctx context.Context) error {
 	}
 	for _, a := range p.addrs {
 		if ap, err := netip.ParseAddrPort(a); err == nil && !contains(p.networks, ap.Addr()) {
-			p.log.LogAttrs(ctx, slog.LevelWarn, "the advertised address is outside AllowNetworks, so others with the same settings will not dial it",
+			p.logLocked(slog.LevelWarn, "the advertised address is outside AllowNetworks, so others with the same settings will not dial it",
 				slog.String(keyAddress, a))
 		}
 	}

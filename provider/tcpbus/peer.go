@@ -234,7 +234,7 @@ func (p *Provider) connectedLocked(c *conn, greeting []byte) {
 	}
 	p.tasks.Go(func() { c.write(greeting) })
 	p.tasks.Go(c.read)
-	p.log.LogAttrs(p.ctx, slog.LevelInfo, "connected", slog.Any(keyStream, pe.stream), slog.String(keyAddress, c.address()), slog.Bool(keyDialled, c.dialled))
+	p.logLocked(slog.LevelInfo, "connected", slog.Any(keyStream, pe.stream), slog.String(keyAddress, c.address()), slog.Bool(keyDialled, c.dialled))
 }
 
 // ended is called when both directions of c have ended.
@@ -242,7 +242,7 @@ func (p *Provider) ended(c *conn) {
 	c.raw.Close()
 	c.before = nil
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	if c.kill != nil {
 		c.kill.Stop()
 	}
@@ -279,6 +279,6 @@ func (p *Provider) ended(c *conn) {
 	if why != nil && p.state == stateStarted {
 		level = slog.LevelWarn
 	}
-	p.log.LogAttrs(p.ctx, level, "connection ended", slog.Any(keyStream, pe.stream), slog.String(keyAddress, c.address()),
+	p.logLocked(level, "connection ended", slog.Any(keyStream, pe.stream), slog.String(keyAddress, c.address()),
 		slog.Int(keyQueued, frames), slog.Any(keyError, why))
 }

@@ -90,6 +90,30 @@ type Provider struct {
 	dropped  uint64        // frames dropped for peers that are gone by now
 	settled  chan struct{} // poked when Close may have one thing less to wait for
 	closed   chan struct{} // closed when the first Close is through
+	records  []record      // what to log once mu is not held
+}
+
+// A record is a line of the log.
+type record struct {
+	level slog.Level
+	msg   string
+	attrs []slog.Attr
+}
+
+// logLocked logs when p.mu is unlocked with unlock: whoever writes the log may
+// want to know who is connected. p.mu is held.
+func (p *Provider) logLocked(level slog.Level, msg string, attrs ...slog.Attr) {
+	p.records = append(p.records, record{level, msg, attrs})
+}
+
+// unlock unlocks p.mu and writes what logLocked was given.
+func (p *Provider) unlock() {
+	log, records := p.log, p.records
+	p.records = nil
+	p.mu.Unlock()
+	for _, r := range records {
+		log.LogAttrs(context.Background(), r.level, r.msg, r.attrs...)
+	}
 }
 
 // state is where a Provider is in its life. It only grows.
@@ -145,7 +169,7 @@ func (p *Provider) Start(ctx context.Context, env provider.Env) error {
 		return fmt.Errorf("tcp: start: %w", err)
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	switch p.state {
 	case stateNew:
 	case stateStarted:
@@ -160,7 +184,7 @@ func (p *Provider) Start(ctx context.Context, env provider.Env) error {
 	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	p.state = stateStarted
 	p.tasks.Go(p.acceptAll)
-	p.log.LogAttrs(ctx, slog.LevelInfo, "listening", slog.String(keyAddress, p.ln.Addr().String()), slog.Any(keyAdvertised, p.addrs))
+	p.logLocked(slog.LevelInfo, "listening", slog.String(keyAddress, p.ln.Addr().String()), slog.Any(keyAdvertised, p.addrs))
 	return nil
 }
 
@@ -177,7 +201,7 @@ func (p *Provider) Addresses() []string {
 // all connections are closed and made again under the new stream.
 func (p *Provider) SetMembers(m provider.Members) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	if p.state != stateStarted {
 		return
 	}
@@ -227,7 +251,7 @@ func (p *Provider) becomeLocked(self site.StreamID) {
 // Send implements [provider.Provider]. It never waits.
 func (p *Provider) Send(ctx context.Context, frames [][]byte) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	if err := p.mayLocked(ctx, frames); err != nil {
 		return err
 	}
@@ -242,7 +266,7 @@ func (p *Provider) Send(ctx context.Context, frames [][]byte) error {
 // SendTo implements [provider.Unicaster]. It never waits.
 func (p *Provider) SendTo(ctx context.Context, to site.StreamID, frames [][]byte) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	if err := p.mayLocked(ctx, frames); err != nil {
 		return err
 	}
@@ -277,7 +301,7 @@ func (p *Provider) putLocked(pe *peer, frames [][]byte) {
 	pe.queue.put(frames)
 	if now := time.Now(); pe.queue.dropped() != before && now.Sub(pe.warned) >= time.Second {
 		pe.warned = now
-		p.log.LogAttrs(p.ctx, slog.LevelWarn, "queue of a peer is full, newest frames dropped",
+		p.logLocked(slog.LevelWarn, "queue of a peer is full, newest frames dropped",
 			slog.Any(keyStream, pe.stream), slog.Uint64(keyDropped, pe.queue.dropped()), slog.Bool(keyConnected, pe.cur != nil))
 	}
 }
