@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -630,6 +631,29 @@ func TestDatabase_HasOneClockForSessionsOfAllTimeZones(t *testing.T) {
 				if m.Lapsed || m.Seen.Sub(a.Members[0].Seen).Abs() > 10*time.Minute {
 					t.Errorf("the row %+v is of another clock", m)
 				}
+			}
+		})
+	}
+}
+
+func TestDatabase_DoesNotWaitForASilentServer(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // connections wait in its queue for ever
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
+	for name, pool := range map[string]*sql.DB{
+		"PostgreSQL": openPool(t, "pgx", fmt.Sprintf("postgres://x@%s/x?sslmode=disable", silent.Addr())),
+		"MariaDB":    openPool(t, "mysql", fmt.Sprintf("x@tcp(%s)/x", silent.Addr())),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // both only wait
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			_, err := openSite(t, pool).EnsureSite(ctx, "app")
+			wantError(t, "EnsureSite with a silent server", err, site.ErrBusy, "no connection within")
+			if ctx.Err() != nil {
+				t.Error("it waited for its context")
 			}
 		})
 	}
