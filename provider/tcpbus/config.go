@@ -94,6 +94,7 @@ type limits struct {
 	drain              time.Duration // for the other end to take what was written, and for us to take what it wrote
 	flush              time.Duration // of Close
 	grace              time.Duration // for which a peer without member row and connection, or its queue, is kept
+	linger             time.Duration // for which a connected peer is kept after its member row went away
 	headStart          time.Duration // for a newcomer to connect to us, before we dial it
 	backoffMin         time.Duration // before the second attempt to reach a peer
 	backoffMax         time.Duration
@@ -107,6 +108,7 @@ var defaultLimits = limits{
 	drain:              time.Second,
 	flush:              time.Second,
 	grace:              5 * time.Second,
+	linger:             time.Minute, // as long as a Broker takes frames of an instance that was reaped and may be alive
 	headStart:          250 * time.Millisecond,
 	backoffMin:         50 * time.Millisecond,
 	backoffMax:         5 * time.Second,

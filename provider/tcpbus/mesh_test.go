@@ -511,10 +511,9 @@ func TestMesh_ForgetsMembersThatAreGone(t *testing.T) {
 	setMembers(a, b.member(), nobody)
 	a.send(t, numbered(0, 8))
 	setMembers(a)
-	a.send(t, numbered(1, 8)) // not for b any more, although the connection is not closed yet
-	b.awaitExactly(t, 1)      // what was queued is flushed
-	a.awaitRefused(t, ReasonGone, 1)
-	b.awaitExactly(t, 1)
+	a.send(t, numbered(1, 8)) // not for nobody
+	b.awaitExactly(t, 2)
+	b.Close()
 	eventually(t, "without peers", func() bool { return len(a.Peers()) == 0 })
 	if n := a.Dropped(); n != 1 {
 		t.Errorf("dropped %d, want the one frame that was queued for nobody", n)
@@ -522,6 +521,47 @@ func TestMesh_ForgetsMembersThatAreGone(t *testing.T) {
 	if err := a.SendTo(context.Background(), nobody.Stream, [][]byte{{1}}); !errors.Is(err, provider.ErrUnreachable) {
 		t.Errorf("SendTo: %v, want ErrUnreachable", err)
 	}
+}
+
+// An instance that was reaped may live. While it is connected nothing changes for
+// it, for a while; then it has to come with a new stream.
+func TestMesh_KeepsReapedInstancesForAWhile(t *testing.T) {
+	noLeaks(t)
+	for _, linger := range []time.Duration{patience, 50 * time.Millisecond} {
+		a := start(t, Config{}, streamID(1), withLimits(func(l *limits) { l.linger = linger }))
+		b := start(t, Config{}, streamID(2))
+		introduce(a, b)
+		awaitConnected(t, a, b)
+		setMembers(a)
+		if linger == patience {
+			a.send(t, numbered(0, 8))
+			b.send(t, numbered(0, 8))
+			a.awaitExactly(t, 1)
+			b.awaitExactly(t, 1)
+			if err := a.SendTo(context.Background(), b.stream, [][]byte{numbered(1, 8)}); err != nil {
+				t.Errorf("SendTo: %v", err)
+			}
+			b.awaitExactly(t, 2)
+			continue
+		}
+		a.awaitRefused(t, ReasonGone, 1) // it tries again
+		eventually(t, "forgotten", func() bool { return len(a.Peers()) == 0 })
+	}
+}
+
+// The others may hear of a new stream before its instance begins to use it.
+func TestMesh_NewStreamHearsNothingTwice(t *testing.T) {
+	noLeaks(t)
+	a, b := start(t, Config{}, streamID(1)), start(t, Config{}, streamID(2))
+	introduce(a, b)
+	awaitConnected(t, a, b)
+	b.stream = streamID(3)
+	a.knows(b)
+	a.send(t, numbered(0, 8))
+	b.knows(a)
+	awaitConnected(t, a, b)
+	a.send(t, numbered(1, 8))
+	b.awaitExactly(t, 2)
 }
 
 // A row may be missing from one answer and be there again in the next.

@@ -60,9 +60,13 @@ func (p *Provider) Dropped() uint64 {
 type peer struct {
 	stream site.StreamID
 	queue  *queue
-	listed bool    // its member row is known
-	gone   bool    // its member row was known and went away: it gets what is queued, and no more
-	target *target // dials it; nil unless listed, or with endpoints
+	listed bool // its member row is known
+	gone   bool // its member row was known and went away
+	// replaced says that it is gone and that another member has its address: the same
+	// instance under a new stream, or the next one.
+	replaced  bool
+	addresses []string // in its member row
+	target    *target  // dials it; nil unless listed, or with endpoints
 
 	cur    *conn       // the connection that is written to; nil when there is none
 	conns  uint64      // made so far
@@ -80,7 +84,9 @@ func (p *Provider) addPeerLocked(stream site.StreamID) *peer {
 
 // listLocked records that pe has a member row with these addresses. p.mu is held.
 func (p *Provider) listLocked(pe *peer, addresses []string) {
-	pe.listed, pe.gone = true, false
+	pe.listed, pe.gone, pe.replaced = true, false, false
+	unchanged := slices.Equal(pe.addresses, addresses)
+	pe.addresses = slices.Clone(addresses)
 	p.gone.remove(pe.stream)
 	if pe.forget != nil {
 		pe.forget.Stop()
@@ -90,20 +96,26 @@ func (p *Provider) listLocked(pe *peer, addresses []string) {
 		return // the endpoints are dialled instead
 	}
 	if t := pe.target; t != nil {
-		if slices.Equal(t.addresses, addresses) {
+		if unchanged {
 			return
 		}
 		t.cancel()
 	}
-	pe.target = p.startTargetLocked(pe.stream, slices.Clone(addresses))
+	pe.target = p.startTargetLocked(pe.stream, pe.addresses)
 }
 
-// unlistLocked records that the member row of pe is gone: it gets what is queued for it, if it
-// takes that soon, and is then forgotten. p.mu is held.
+// wantedLocked reports whether pe gets what is sent. A peer whose row went away may be an
+// instance that was reaped, lives, and has not noticed; but not one that
+// is known under another stream already, which would hear everything twice. The
+// Provider's mu is held.
+func (pe *peer) wantedLocked() bool {
+	return !pe.gone || pe.cur != nil && !pe.replaced
+}
+
+// unlistLocked records that the member row of pe is gone. p.mu is held.
 //
 // It is not let in again. An instance that takes a new stream may learn of that a
-// moment after we do, and connect once more under its old one: it would then be
-// two peers, and hear everything twice.
+// moment after we do, and connect once more under its old one.
 func (p *Provider) unlistLocked(pe *peer) {
 	pe.listed, pe.gone = false, true
 	p.gone.add(pe.stream)
@@ -114,7 +126,7 @@ func (p *Provider) unlistLocked(pe *peer) {
 	if pe.cur != nil {
 		// Let it be the first to end: it may be an instance that takes a new stream, and takes the end
 		// of ours as word that everything under its old one was delivered.
-		pe.cur.lingerLocked(p.lim.grace)
+		pe.cur.lingerLocked(p.lim.linger)
 	} else if pe.queue.empty() {
 		p.forgetLocked(pe)
 	} else {

@@ -196,8 +196,8 @@ func (p *Provider) Addresses() []string {
 }
 
 // SetMembers implements [provider.MemberWatcher]. A member without an address of this
-// transport becomes a peer only when it connects. One whose row went away gets what was queued
-// for it, if it takes that soon, and is not let in again. When m.Self has changed,
+// transport becomes a peer only when it connects. One whose row went away stays one while it is
+// connected, for a minute at most, and is not let in again. When m.Self has changed,
 // all connections are closed and made again under the new stream.
 func (p *Provider) SetMembers(m provider.Members) {
 	p.mu.Lock()
@@ -207,6 +207,7 @@ func (p *Provider) SetMembers(m provider.Members) {
 	}
 	p.becomeLocked(m.Self)
 	there := make(map[site.StreamID]bool, len(m.Others))
+	addresses := make(map[string]bool, len(m.Others))
 	for i := range m.Others {
 		o := &m.Others[i]
 		if o.Stream == m.Self || o.Stream == (site.StreamID{}) || len(o.Addresses[name]) == 0 {
@@ -218,10 +219,16 @@ func (p *Provider) SetMembers(m provider.Members) {
 			pe = p.addPeerLocked(o.Stream)
 		}
 		p.listLocked(pe, o.Addresses[name])
+		for _, a := range pe.addresses {
+			addresses[a] = true
+		}
 	}
 	for _, pe := range p.peers {
 		if pe.listed && !there[pe.stream] {
 			p.unlistLocked(pe)
+		}
+		if pe.gone {
+			pe.replaced = slices.ContainsFunc(pe.addresses, func(a string) bool { return addresses[a] })
 		}
 	}
 }
@@ -256,7 +263,7 @@ func (p *Provider) Send(ctx context.Context, frames [][]byte) error {
 		return err
 	}
 	for _, pe := range p.peers {
-		if !pe.gone {
+		if pe.wantedLocked() {
 			p.putLocked(pe, frames)
 		}
 	}
@@ -271,7 +278,7 @@ func (p *Provider) SendTo(ctx context.Context, to site.StreamID, frames [][]byte
 		return err
 	}
 	pe := p.peers[to]
-	if pe == nil || pe.gone {
+	if pe == nil || !pe.wantedLocked() {
 		return fmt.Errorf("tcp: send to %v: %w", to, provider.ErrUnreachable)
 	}
 	p.putLocked(pe, frames)
