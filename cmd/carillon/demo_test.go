@@ -397,6 +397,13 @@ func TestCommands_JoinARunningSite(t *testing.T) {
 		}
 	}
 
+	for _, args := range [][]string{{"raise", id}, {"listen"}, {"members"}} {
+		r := carillonCmd(t, nil, append(args, "--database", site[1], "--site", "misspelt")...)
+		if r.code != exitUsage || !strings.Contains(r.err, `there is no site "misspelt" in the database`) || !strings.Contains(r.err, "it has: carillon-demo\n") {
+			t.Errorf("%v of a site that is not there: %+v", args, r)
+		}
+	}
+
 	// They have said goodbye: nobody waits for a lease, and nothing was missed.
 	if r := carillonCmd(t, nil, append([]string{"members"}, site...)...); r.code != 0 || strings.Count(r.out, "\n") != 3 {
 		t.Errorf("members afterwards: %+v", r)

@@ -50,7 +50,7 @@ type Config struct {
 	// Logger receives the records of the instance and its Broker. Nil discards them.
 	Logger *slog.Logger
 
-	onOpen func() // runs between Open and the loading of the caches; for tests
+	onLoaded func(*Instance) // runs between the loading of the caches and Enable; for tests
 }
 
 // An Instance is one process's share of the site. It is safe for concurrent use.
@@ -112,10 +112,6 @@ func Open(ctx context.Context, cfg Config) (*Instance, error) {
 		return nil, fmt.Errorf("open the event broker: %w", err)
 	}
 	in.broker = b
-	if cfg.onOpen != nil {
-		cfg.onOpen()
-	}
-
 	st := &store{db: cfg.DB, now: time.Now}
 	pages, links, workflow := &pageCache{store: st}, &linkMap{store: st}, &workflowCache{store: st}
 	for _, cache := range []interface {
@@ -127,6 +123,9 @@ func Open(ctx context.Context, cfg Config) (*Instance, error) {
 			b.Close()
 			return nil, fmt.Errorf("load a cache: %w", err)
 		}
+	}
+	if cfg.onLoaded != nil {
+		cfg.onLoaded(in)
 	}
 	in.watch()
 	b.Enable()

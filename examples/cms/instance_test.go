@@ -122,7 +122,10 @@ func TestInstance_KeepsThreeCachesInStep(t *testing.T) {
 		{"submit shows on the board", []string{"/workflow/roles", "action", "return"}, "/workflow/", `<span class="badge draft">draft</span>`, workflowChangedName},
 		{"submit again", []string{"/workflow/roles", "action", "submit"}, "/workflow/roles", "Back to draft", workflowChangedName},
 		{"publish", []string{"/workflow/roles", "action", "publish"}, "/roles", "Drafted", pageChangedName},
-		{"publish ends the work", []string{"/workflow/missed", "action", "save", "title", "D", "body", "x"}, "/workflow/missed", "Discard draft", workflowChangedName},
+		{"save anew", []string{"/workflow/roles", "action", "save", "title", "Second draft", "body", "x"}, "/workflow/roles", "Second draft", workflowChangedName},
+		{"submit anew", []string{"/workflow/roles", "action", "submit"}, "/workflow/roles", "Back to draft", workflowChangedName},
+		{"publish ends the work", []string{"/workflow/roles", "action", "publish"}, "/workflow/roles", "begin a draft", workflowChangedName},
+		{"save another", []string{"/workflow/missed", "action", "save", "title", "D", "body", "x"}, "/workflow/missed", "Discard draft", workflowChangedName},
 		{"discard", []string{"/workflow/missed", "action", "discard"}, "/workflow/missed", "begin a draft", workflowChangedName},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -209,19 +212,18 @@ func TestInstance_MissedClearsEveryCache(t *testing.T) {
 	}
 }
 
-// A change that is published while a new instance loads its caches: the event is
-// held, and drops the entry after it was loaded.
-func TestInstance_ChangeWhileLoadingIsNotLost(t *testing.T) {
+// A change that is published after a new instance has loaded its caches and
+// before it is enabled: the event is held, and drops what was loaded.
+func TestInstance_ChangeBeforeEnableIsNotLost(t *testing.T) {
 	s := newSite(t, 1)
-	// The new instance is in step from the moment when its Broker is open, which is
-	// before it reads the first page. So publish when the Broker opens.
 	done := make(chan struct{})
 	in := s.open(2, func(cfg *Config) {
-		cfg.onOpen = func() {
+		cfg.onLoaded = func(in *Instance) {
 			defer close(done)
 			if w := s.do(1, "POST", "/edit/roles", "title", "T", "body", "Published meanwhile."); w.Code != http.StatusSeeOther {
 				t.Errorf("%d", w.Code)
 			}
+			eventually(t, "the event is held", func() bool { return in.broker.Stats().Queues.HeldEvents == 1 })
 		}
 	})
 	<-done
