@@ -411,9 +411,10 @@ func TestCommands_JoinARunningSite(t *testing.T) {
 	if r := carillonCmd(t, nil, append([]string{"members", "--all"}, site...)...); strings.Count(r.out, "closed") != 5 {
 		t.Errorf("members --all afterwards: %+v", r)
 	}
-	for _, in := range d.instances() {
-		if in.Counters.Missed != 0 || in.Counters.Received != 4 {
-			t.Errorf("instance %d: %+v", in.Index, in.Counters)
+	for i := range 2 {
+		eventually(t, patience, "the instances have counted the events", func() bool { return d.instances()[i].Counters.Received >= 4 })
+		if c := d.instances()[i].Counters; c.Missed != 0 || c.Received != 4 {
+			t.Errorf("instance %d: %+v", i+1, c)
 		}
 	}
 }

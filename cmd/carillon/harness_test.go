@@ -94,7 +94,15 @@ func carillonCmd(t *testing.T, env []string, args ...string) result {
 	cmd.Env = append(cmd.Env, env...)
 	var out, errOut output
 	cmd.Stdout, cmd.Stderr = &out, &errOut
-	err := cmd.Run()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	late := time.AfterFunc(patience, func() {
+		t.Errorf("carillon %v did not end within %v", args, patience)
+		cmd.Process.Kill() // it has ended in this moment
+	})
+	err := cmd.Wait()
+	late.Stop()
 	if _, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
 		t.Fatal(err)
 	}

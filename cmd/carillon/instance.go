@@ -17,6 +17,7 @@ import (
 	"github.com/carillon-go/carillon/examples/cms"
 	"github.com/carillon-go/carillon/provider"
 	"github.com/carillon-go/carillon/provider/tcpbus"
+	"github.com/carillon-go/carillon/provider/udpbus"
 	"github.com/carillon-go/carillon/site/sqlsite"
 )
 
@@ -145,6 +146,9 @@ func (c *instanceCmd) run(ctx context.Context, std streams, member *fleet.Member
 
 // provider makes what carries the events, on this machine only.
 func (c *instanceCmd) provider() (provider.Provider, error) {
+	if c.Provider == "udp" {
+		return udpbus.New(udpbus.Config{Port: c.UDPPort, Interface: "127.0.0.1"})
+	}
 	return tcpbus.New(tcpbus.Config{Listen: "127.0.0.1:0"})
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/carillon-go/carillon/appsettings"
 	"github.com/carillon-go/carillon/provider"
 	"github.com/carillon-go/carillon/provider/tcpbus"
+	"github.com/carillon-go/carillon/provider/udpbus"
 )
 
 // newProviders makes the providers that the settings name.
@@ -20,6 +21,8 @@ func newProviders(s *appsettings.Settings) ([]provider.Provider, error) {
 		switch name {
 		case "tcp":
 			p, err = newTCP(&s.TCP)
+		case "udp":
+			p, err = newUDP(&s.UDP)
 		default:
 			err = fmt.Errorf("there is no provider %q in this program; choices: tcp, udp", name)
 		}
@@ -29,6 +32,13 @@ func newProviders(s *appsettings.Settings) ([]provider.Provider, error) {
 		all = append(all, p)
 	}
 	return all, nil
+}
+
+func newUDP(c *appsettings.UDP) (provider.Provider, error) {
+	return udpbus.New(udpbus.Config{
+		Mode: udpbus.Mode(c.Mode), Group: c.Group, Port: c.Port, Interface: c.Interface, TTL: c.TTL,
+		Peers: c.Peers, MaxFrameBytes: c.MaxFrameBytes,
+	})
 }
 
 func newTCP(c *appsettings.TCP) (provider.Provider, error) {
