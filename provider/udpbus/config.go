@@ -137,7 +137,7 @@ func (c Config) checkPeers() (Config, error) {
 func (c Config) what() string {
 	switch c.Mode {
 	case Broadcast:
-		return fmt.Sprintf("broadcast on port %d", c.Port)
+		return fmt.Sprintf("broadcast to port %d", c.Port)
 	case Unicast:
 		return fmt.Sprintf("listen at port %d", c.Port)
 	}

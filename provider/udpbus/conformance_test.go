@@ -8,8 +8,8 @@ import (
 
 func TestProvider_KeepsTheContract(t *testing.T) {
 	for name, cfg := range map[string]Config{
-		"multicast": {Interface: "127.0.0.1"},
-		"broadcast": {Interface: "127.0.0.1", Mode: Broadcast},
+		"multicast": {}, // on the interface of the route to the site database
+		"broadcast": {Mode: Broadcast},
 		"unicast":   {Interface: "127.0.0.1", Mode: Unicast},
 		"large":     {Interface: "127.0.0.1", MaxFrameBytes: maxFrameBytes},
 	} {

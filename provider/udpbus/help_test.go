@@ -1,11 +1,16 @@
 package udpbus
 
 import (
+	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 
 	"github.com/carillon-go/carillon/provider"
 	"github.com/carillon-go/carillon/provider/providertest"
@@ -92,7 +97,7 @@ func harness(cfg Config) providertest.Harness {
 		for i := range ports {
 			if ports[i] = cfg.Port; cfg.Mode == Unicast {
 				ports[i] = freePort(tb)
-				cfg.Peers = append(cfg.Peers, netip.AddrPortFrom(localhost, uint16(ports[i])).String())
+				cfg.Peers = append(cfg.Peers, netip.AddrPortFrom(localhost(), uint16(ports[i])).String())
 			}
 		}
 		var all []*Provider
@@ -109,36 +114,66 @@ func harness(cfg Config) providertest.Harness {
 		network.Garbage = func(i int, b []byte) error {
 			to := all[i].link.Load().group
 			if cfg.Mode == Unicast {
-				to = netip.AddrPortFrom(localhost, uint16(ports[i]))
+				to = netip.AddrPortFrom(localhost(), uint16(ports[i]))
 			}
-			return stranger(tb, to, b)
+			return stranger(to, b)
 		}
 		network.Broken = func() provider.Provider {
 			cfg := cfg
-			if cfg.Interface = "no-such-if0"; cfg.Mode == Unicast {
+			if cfg.Interface = "no-such-if0"; cfg.Mode == Unicast { // its port is taken
 				cfg.Interface, cfg.Port = "127.0.0.1", ports[0]
 			}
 			return newTest(tb, cfg)
+		}
+		if cfg.Mode == Unicast {
+			network.Silent = func() provider.Provider {
+				cfg := cfg
+				cfg.Peers = []string{"a-name-server-that-does-not-answer:7"}
+				p := newTest(tb, cfg)
+				p.lookup = func(ctx context.Context, _ string) ([]netip.Addr, error) { <-ctx.Done(); return nil, ctx.Err() }
+				return p
+			}
 		}
 		return network
 	})
 }
 
-var localhost = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+func localhost() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
+
+// env returns what a Provider needs in order to fail, or to be alone.
+func env(tb testing.TB) provider.Env {
+	return providertest.NewEndpoint(tb, nil, provider.Env{}).Env()
+}
 
 // stranger sends a datagram from a socket of its own, on the loopback interface.
-func stranger(tb testing.TB, to netip.AddrPort, b []byte) error {
-	tb.Helper()
-	p := newTest(tb, Config{Interface: "lo"})
-	network, at := "udp4", "127.0.0.1:0"
+func stranger(to netip.AddrPort, b []byte) error {
+	nics, err := systemInterfaces()
+	if err != nil {
+		return err
+	}
+	lo, ok := holder(nics, localhost())
+	if !ok {
+		return errors.New("no interface has 127.0.0.1")
+	}
+	ifi, network, at := &net.Interface{Index: lo.index}, "udp4", "127.0.0.1:0"
 	if to.Addr().Is6() {
 		network, at = "udp6", "[::1]:0"
 	}
-	conn, err := p.listenAt(network, at, nil)
+	conn, err := net.ListenPacket(network, at)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	_, err = conn.WriteToUDPAddrPort(b, to)
+	if to.Addr().IsMulticast() {
+		if to.Addr().Is6() {
+			err = ipv6.NewPacketConn(conn).SetMulticastInterface(ifi)
+		} else {
+			err = ipv4.NewPacketConn(conn).SetMulticastInterface(ifi)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	_, err = conn.WriteTo(b, net.UDPAddrFromAddrPort(to))
 	return err
 }

@@ -61,7 +61,7 @@ func (p *Provider) open(where place) (*link, error) {
 	if err != nil {
 		l.close()
 		if !where.all() {
-			err = fmt.Errorf("on %s (%v): %w", where.name, where.local.Addr(), err)
+			err = &placeError{fmt.Sprintf("%s (%v)", where.name, where.local.Addr()), err}
 		}
 		return nil, err
 	}
@@ -203,7 +203,16 @@ func (l *link) prepare() error {
 		return explain("ask for the receive buffer", err)
 	}
 	v6 := isV6(l.out)
-	return explain("switch IP fragmentation off", control(l.out, func(fd uintptr) error { return dontFragment(fd, v6) }))
+	if err := control(l.out, func(fd uintptr) error { return dontFragment(fd, v6) }); err != nil {
+		return explain("switch IP fragmentation off", err)
+	}
+	if l.group.IsValid() {
+		// Receivers overlook an empty datagram, and without a route, or with a firewall, it does
+		// not even leave.
+		_, err := l.out.WriteToUDPAddrPort(nil, l.group)
+		return explain("send there", err)
+	}
+	return nil
 }
 
 func isV6(c *net.UDPConn) bool { return c.LocalAddr().(*net.UDPAddr).IP.To4() == nil }

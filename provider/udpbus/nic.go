@@ -29,6 +29,16 @@ type place struct {
 
 func (w place) all() bool { return w.index == 0 }
 
+// placeError says where something went wrong: on an interface, or at one of its
+// addresses.
+type placeError struct {
+	at  string
+	err error
+}
+
+func (e *placeError) Error() string { return e.at + ": " + e.err.Error() }
+func (e *placeError) Unwrap() error { return e.err }
+
 // errAway marks an interface that exists, or existed, and cannot be used now.
 var errAway = errors.New("the interface is down")
 
@@ -84,7 +94,7 @@ func (p *Provider) choose() (place, error) {
 	}
 	const up = net.FlagUp | net.FlagRunning
 	if n.flags&up != up {
-		return place{}, fmt.Errorf("on %s: %w", n.name, errAway)
+		return place{}, &placeError{n.name, errAway}
 	}
 	local, ok := n.local(addr, p.cfg.v6(), p.cfg.Mode == Unicast)
 	if !ok {
@@ -92,12 +102,12 @@ func (p *Provider) choose() (place, error) {
 		if p.cfg.v6() {
 			family = "IPv6"
 		}
-		return place{}, fmt.Errorf("on %s: it has no %s address; its addresses: %s", n.name, family, list(n.addrs))
+		return place{}, &placeError{n.name, fmt.Errorf("it has no %s address; its addresses: %s", family, list(n.addrs))}
 	}
 	where := place{name: n.name, index: n.index, mtu: n.mtu, local: local}
 	if room := n.mtu - headerBytes(p.cfg.v6() || local.Addr().Is6()); p.cfg.MaxFrameBytes > room {
-		return place{}, fmt.Errorf("on %s: MaxFrameBytes is %d, but its MTU of %d leaves room for %d; set MaxFrameBytes to that or less",
-			n.name, p.cfg.MaxFrameBytes, n.mtu, room)
+		return place{}, &placeError{n.name, fmt.Errorf("MaxFrameBytes is %d, but its MTU of %d leaves room for %d; set MaxFrameBytes to that or less",
+			p.cfg.MaxFrameBytes, n.mtu, room)}
 	}
 	return where, nil
 }
@@ -119,12 +129,12 @@ func (p *Provider) pick(nics []nic) (nic, netip.Addr, error) {
 			if n, ok := holder(nics, addr); ok {
 				return n, addr, nil
 			}
-			return nic{}, addr, fmt.Errorf("on %s: no interface has this address; %s", want, p.choices(nics))
+			return nic{}, addr, &placeError{want, errors.New("no interface has this address; " + p.choices(nics))}
 		}
 		if i := slices.IndexFunc(nics, func(n nic) bool { return n.name == want }); i >= 0 {
 			return nics[i], netip.Addr{}, nil
 		}
-		return nic{}, netip.Addr{}, fmt.Errorf("on %s: no such interface; %s", want, p.choices(nics))
+		return nic{}, netip.Addr{}, &placeError{want, errors.New("no such interface; " + p.choices(nics))}
 	}
 	// A proxy or address translation before the site database makes the route one
 	// that is not ours.

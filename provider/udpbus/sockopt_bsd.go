@@ -21,7 +21,7 @@ func growReadBuffer(fd uintptr, _ int) (granted int, err error) {
 	return unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
 }
 
-// dontFragment sets DF.
+// dontFragment sets DF. A socket for both families keeps the default for IPv4.
 func dontFragment(fd uintptr, v6 bool) error {
 	if v6 {
 		return unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_DONTFRAG, 1)

@@ -21,7 +21,7 @@ func growReadBuffer(fd uintptr, _ int) (granted int, err error) {
 	return windows.GetsockoptInt(windows.Handle(fd), windows.SOL_SOCKET, windows.SO_RCVBUF)
 }
 
-// dontFragment sets DF.
+// dontFragment sets DF. A socket for both families keeps the default for IPv4.
 func dontFragment(fd uintptr, v6 bool) error {
 	if v6 {
 		return windows.SetsockoptInt(windows.Handle(fd), windows.IPPROTO_IPV6, ipv6DontFrag, 1)

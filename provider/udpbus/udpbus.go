@@ -185,6 +185,9 @@ func (p *Provider) begin() error {
 
 // failed adds what was tried to the error of Start.
 func (p *Provider) failed(err error) error {
+	if e, ok := errors.AsType[*placeError](err); ok {
+		return fmt.Errorf("udp: %s on %w", p.cfg.what(), e)
+	}
 	return fmt.Errorf("udp: %s: %w", p.cfg.what(), err)
 }
 
