@@ -412,6 +412,7 @@ func TestMesh_DeliversTheOldConnectionFirst(t *testing.T) {
 	in.send(t, []byte("x"))
 	next.read(5) // the new connection is in use, in the other direction
 	eventually(t, "standing still", first.Load)
+	<-time.After(50 * time.Millisecond) // what must not happen
 	if n := len(in.frames()); n != 0 {
 		t.Errorf("%d frames delivered past those that came first", n)
 	}
