@@ -100,10 +100,8 @@ type Broker struct {
 // Calling it again does nothing.
 func (b *Broker) Enable() {
 	b.mu.Lock()
-	if !b.enabled && !b.closing.Load() {
-		b.enabled, b.sending = true, true
-		b.releaseHeldLocked()
-	}
+	b.enabled, b.sending = true, true
+	b.releaseHeldLocked()
 	b.mu.Unlock()
 	b.logDropped()
 	poke(b.sendWake)
@@ -142,7 +140,6 @@ func (b *Broker) OnReceived(fn func(Received)) (remove func()) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		removeFrom(&b.taps, s)
-		s.queue.close()
 	}
 }
 

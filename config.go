@@ -239,7 +239,7 @@ func (cfg *Config) idleHeartbeat() time.Duration {
 
 // secure reports whether every provider declares a secure channel.
 func (cfg *Config) secure() bool {
-	return len(cfg.Providers) > 0 && !slices.ContainsFunc(cfg.Providers, func(p provider.Provider) bool {
+	return !slices.ContainsFunc(cfg.Providers, func(p provider.Provider) bool {
 		return !p.Capabilities().SecureChannel
 	})
 }

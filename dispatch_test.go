@@ -96,6 +96,10 @@ func TestSubscriber_PanicIsCountedLoggedAndDelaysNobody(t *testing.T) {
 		d.OnRaised(b, func(context.Context, carillon.Raised[note]) { panic("subscriber panics") })
 		rec := carillontest.Record(t, b, d)
 		b.OnReceived(func(carillon.Received) { panic("tap panics") })
+		text := carillon.Define[string](carillon.NewID(), "text")
+		unreadable := carillon.Define[int](text.ID(), "no text")
+		unreadable.OnMissed(b, func(context.Context, carillon.Missed) { panic("OnMissed panics") })
+		unreadable.OnRaised(b, func(context.Context, carillon.Raised[int]) {})
 		raise(t, d, c.Broker(0), 1, 5)
 		raise(t, d, b, 6, 6)
 		if got := numbers(rec.WaitRaised(6)); len(got) != 6 {
@@ -114,11 +118,18 @@ func TestSubscriber_PanicIsCountedLoggedAndDelaysNobody(t *testing.T) {
 		if lines := log.lines("panicked", "panics"); len(lines) != 1 {
 			t.Errorf("%d log lines within one second, want 1: %q", len(lines), lines)
 		}
+		if err := text.Raise(t.Context(), c.Broker(0), carillon.ID{}, "x"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if n := unreadable.Event(b).Counts().Panics; n != 1 {
+			t.Errorf("%d panics of the OnMissed function counted, want 1", n)
+		}
 		time.Sleep(time.Second)
 		synctest.Wait()
 		raise(t, d, c.Broker(0), 7, 7)
 		synctest.Wait()
-		if lines := log.lines("panicked", "suppressed=10"); len(lines) != 1 {
+		if lines := log.lines("panicked", "suppressed=12"); len(lines) != 1 {
 			t.Errorf("a second later: %q", log.lines("panicked"))
 		}
 	})
@@ -533,5 +544,32 @@ func TestEnable_BeyondHoldBytesIsMissedByID(t *testing.T) {
 		}
 		raise(t, d, c.Broker(0), 101, 101)
 		recD.WaitRaised(len(told) + 1)
+	})
+}
+
+// What is told must be in order, so nothing that fits is told after something that did not.
+func TestEnable_NothingIsHeldAfterTheFirstThatDoesNotFit(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := carillontest.NewCluster(t, 2, carillontest.Disabled(), carillontest.Configure(func(_ int, cfg *carillon.Config) {
+			cfg.HoldBytes = 10_000
+		}))
+		c.Broker(0).Enable()
+		d := define(carillon.Ordered())
+		rec := carillontest.Record(t, c.Broker(1), d)
+		raise(t, d, c.Broker(0), 1, 2)
+		if err := d.Raise(t.Context(), c.Broker(0), carillon.ID{}, note{3, strings.Repeat("x", 10_000)}); err != nil {
+			t.Fatal(err)
+		}
+		raise(t, d, c.Broker(0), 4, 5)
+		synctest.Wait()
+		c.Broker(1).Enable()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if got := numbers(rec.Raised()); !slices.Equal(got, []int{1, 2}) {
+			t.Errorf("raised %v", got)
+		}
+		if m := rec.Missed(); len(m) != 1 || m[0].First != 2 || m[0].Last != 4 || m[0].Count != 3 || m[0].Reports != 3 {
+			t.Errorf("missed %+v", m)
+		}
 	})
 }

@@ -78,7 +78,6 @@ func (e *Event) OnRaised(fn func(ctx context.Context, r Raised[any])) (remove fu
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		removeFrom(&e.raised, s)
-		s.queue.close()
 	}
 }
 

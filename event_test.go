@@ -173,6 +173,29 @@ func TestRaise_UntypedParametersTravel(t *testing.T) {
 	})
 }
 
+// Frames are immutable: senders keep them for repair, and other receivers of this
+// process may share them.
+func TestRaise_ReceivedBytesAreTheSubscribers(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := carillontest.NewCluster(t, 2)
+		id := carillon.NewID()
+		payload := make(chan []byte, 1)
+		c.Broker(1).OnReceived(func(r carillon.Received) { payload <- r.Payload })
+		altered := make(chan struct{})
+		c.Broker(1).Event(id).OnRaised(func(_ context.Context, r carillon.Raised[any]) {
+			clear(r.Parameter.([]byte))
+			close(altered)
+		})
+		if err := c.Broker(0).Event(id).Raise(t.Context(), carillon.ID{}, []byte("text")); err != nil {
+			t.Fatal(err)
+		}
+		<-altered
+		if got := <-payload; string(got) != "\x01text" {
+			t.Errorf("a subscriber that alters its parameter alters the frame to %q", got)
+		}
+	})
+}
+
 func TestRaise_RefusesWhatCannotTravelAndRaisesNothing(t *testing.T) { // E11
 	bubble(t, func(t *testing.T) {
 		c := carillontest.NewCluster(t, 2, carillontest.Configure(func(_ int, cfg *carillon.Config) { cfg.MaxEventBytes = 1000 }))

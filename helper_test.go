@@ -137,8 +137,10 @@ type wrap struct {
 	*membus.Provider
 	caps  *provider.Capabilities
 	start func(ctx context.Context, env provider.Env) error
-	send  func(ctx context.Context, frames [][]byte) error // also instead of SendTo
-	close func()
+	send  func(ctx context.Context, frames [][]byte) error // also instead of SendTo, if sendTo is nil
+
+	sendTo func(ctx context.Context, to site.StreamID, frames [][]byte) error
+	close  func()
 }
 
 func (w *wrap) Capabilities() provider.Capabilities {
@@ -163,7 +165,10 @@ func (w *wrap) Send(ctx context.Context, frames [][]byte) error {
 }
 
 func (w *wrap) SendTo(ctx context.Context, to site.StreamID, frames [][]byte) error {
-	if w.send != nil {
+	switch {
+	case w.sendTo != nil:
+		return w.sendTo(ctx, to, frames)
+	case w.send != nil:
 		return w.send(ctx, frames)
 	}
 	return w.Provider.SendTo(ctx, to, frames)

@@ -18,7 +18,6 @@ type queue[T any] struct {
 	head    int // of entries; what lies before it was handed over
 	bytes   int
 	active  bool // the goroutine exists
-	closed  bool
 }
 
 type queued[T any] struct {
@@ -27,13 +26,10 @@ type queued[T any] struct {
 }
 
 // push adds v, which counts for that many bytes, or returns false because q is full. Whatever its
-// size, an empty queue takes it. It never blocks; a closed queue forgets v.
+// size, an empty queue takes it. It never blocks.
 func (q *queue[T]) push(v T, bytes int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed {
-		return true
-	}
 	if q.head < len(q.entries) && q.bytes+bytes > q.limit {
 		return false
 	}
@@ -91,14 +87,6 @@ func (q *queue[T]) run() {
 		}
 		q.handle(v)
 	}
-}
-
-// close forgets what waits and whatever comes. A call of handle that runs goes on.
-func (q *queue[T]) close() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.closed = true
-	q.entries, q.head, q.bytes = nil, 0, 0
 }
 
 // waiting returns how much waits in q.

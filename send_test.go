@@ -16,6 +16,7 @@ import (
 	"github.com/carillon-go/carillon/internal/wire"
 	"github.com/carillon-go/carillon/provider"
 	"github.com/carillon-go/carillon/provider/membus"
+	"github.com/carillon-go/carillon/site"
 )
 
 // eventFrames returns how many of the frames hold events.
@@ -234,14 +235,14 @@ func TestSend_FrameLimitIsTheSmallestOfTheProviders(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		db, bus := site2()
 		largest := 0
-		p := &wrap{Provider: bus.Provider(), caps: &provider.Capabilities{MaxFrameBytes: 4000}}
+		p := &wrap{Provider: bus.Provider(), caps: &provider.Capabilities{MaxFrameBytes: 2000}}
 		p.send = func(ctx context.Context, frames [][]byte) error {
 			for _, f := range frames {
 				largest = max(largest, len(f))
 			}
 			return nil
 		}
-		other := named{&wrap{Provider: membus.New().Provider(), caps: &provider.Capabilities{MaxFrameBytes: 2000}}, "other"}
+		other := named{&wrap{Provider: membus.New().Provider(), caps: &provider.Capabilities{MaxFrameBytes: 4000}}, "other"}
 		third := named{&wrap{Provider: membus.New().Provider()}, "third"}
 		b := mustOpen(t, config(db, p, other, third))
 		b.Enable()
@@ -441,4 +442,32 @@ func TestControl_GoesOutThoughEventsCannot(t *testing.T) {
 			t.Errorf("in step after %v beside an instance whose events do not get out", d)
 		}
 	})
+}
+
+// broadcaster is a Provider that can reach nobody alone.
+type broadcaster struct{ provider.Provider }
+
+func TestControl_ForOneGoesToAllIfTheProviderCannot(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		wrap func(p *membus.Provider) provider.Provider
+	}{
+		{"it knows no way", func(p *membus.Provider) provider.Provider {
+			return &wrap{Provider: p, sendTo: func(context.Context, site.StreamID, [][]byte) error {
+				return fmt.Errorf("test: %w", provider.ErrUnreachable)
+			}}
+		}},
+		{"it is no Unicaster", func(p *membus.Provider) provider.Provider { return broadcaster{p} }},
+	} {
+		bubble(t, func(t *testing.T) {
+			db, bus := site2()
+			first := mustOpen(t, config(db, tt.wrap(bus.Provider())))
+			first.Enable()
+			start := time.Now()
+			mustOpen(t, config(db, tt.wrap(bus.Provider())))
+			if d := time.Since(start); d > 100*time.Millisecond {
+				t.Errorf("%s: in step after %v", tt.name, d)
+			}
+		})
+	}
 }

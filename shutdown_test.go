@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -225,27 +226,38 @@ func TestShutdown_QueuedEventsAreTold(t *testing.T) {
 
 func TestShutdown_NothingIsTakenInFromItsBeginning(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := carillontest.NewCluster(t, 2)
+		db, bus := site2()
+		other := mustOpen(t, config(db, bus.Provider()))
+		other.Enable()
+		p := &wrap{Provider: bus.Provider()}
+		proceed := make(chan struct{})
+		p.send = func(ctx context.Context, frames [][]byte) error {
+			if eventFrames(frames) > 0 {
+				<-proceed
+			}
+			return p.Provider.Send(ctx, frames)
+		}
+		b := mustOpen(t, config(db, p))
+		b.Enable()
 		d := define()
-		leave := make(chan struct{})
-		var told []int
-		d.OnRaised(c.Broker(1), func(_ context.Context, r carillon.Raised[note]) {
-			<-leave
-			told = append(told, r.Parameter.N)
-		})
-		raise(t, d, c.Broker(0), 1, 1)
+		rec := carillontest.Record(t, b, d)
+		raise(t, d, other, 1, 1)
 		synctest.Wait()
+		raise(t, d, b, 2, 2)
 		done := make(chan error)
-		go func() { done <- c.Broker(1).Shutdown(context.Background()) }()
+		go func() { done <- b.Shutdown(context.Background()) }() // waits for its provider
 		synctest.Wait()
-		raise(t, d, c.Broker(0), 2, 3)
+		raise(t, d, other, 3, 4)
 		synctest.Wait()
-		close(leave)
+		if n := b.Stats().Drops[carillon.DropClosing]; n != 2 {
+			t.Errorf("dropped because of closing: %d, want 2", n)
+		}
+		close(proceed)
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		if !slices.Equal(told, []int{1}) {
-			t.Errorf("told %v", told)
+		if got := numbers(rec.Raised()); !slices.Equal(got, []int{1, 2}) {
+			t.Errorf("told %v", got)
 		}
 	})
 }
@@ -314,22 +326,36 @@ func TestClose_StopsNow(t *testing.T) {
 func TestClose_GivesADatabaseThatIsAwayASecond(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		mem, bus := site2()
-		hang := false
+		var hang atomic.Bool
 		db := &hookedDB{Database: mem, before: func(ctx context.Context, call string) error {
-			if call == "Leave" && hang {
+			if call == "Leave" && hang.Load() {
 				<-ctx.Done()
 				return ctx.Err()
 			}
 			return nil
 		}}
-		b := mustOpen(t, config(db, bus.Provider()))
-		hang = true
+		other, b := mustOpen(t, config(mem, bus.Provider())), mustOpen(t, config(db, bus.Provider()))
+		other.Enable()
+		b.Enable()
+		d := define()
+		told := 0
+		d.OnRaised(b, func(context.Context, carillon.Raised[note]) {
+			told++
+			time.Sleep(10 * time.Millisecond)
+		})
+		raise(t, d, other, 1, 100)
+		time.Sleep(95 * time.Millisecond)
+		synctest.Wait()
+		hang.Store(true)
 		start := time.Now()
 		if err := b.Close(); err == nil || !strings.Contains(err.Error(), "member row") {
 			t.Errorf("Close: %v", err)
 		}
 		if d := time.Since(start); d > time.Second {
 			t.Errorf("Close took %v", d)
+		}
+		if told != 10 {
+			t.Errorf("told %d events, 10 before Close began: what is queued is not told", told)
 		}
 	})
 }
