@@ -16,6 +16,7 @@ import (
 
 	"github.com/carillon-go/carillon"
 	"github.com/carillon-go/carillon/examples/cms"
+	"github.com/carillon-go/carillon/examples/cms/cable"
 	"github.com/carillon-go/carillon/provider"
 	"github.com/carillon-go/carillon/site/sqlsite"
 )
@@ -58,6 +59,7 @@ type peerMissed struct {
 	First, Last, Count uint64
 	Exact              bool
 	Reason             string
+	Reports            uint64
 }
 
 type peerReport struct {
@@ -100,8 +102,8 @@ func (h *peerHeard) add(n uint64) {
 	}
 }
 
-// runPeer is the process's main function. It obeys the words "go", "quiet" and
-// "report" on its standard input, and ends with it.
+// runPeer is the process's main function. It obeys the words "go", "quiet", "cut",
+// "heal" and "report" on its standard input, and ends with it.
 func runPeer() {
 	var mu sync.Mutex // guards out and heard
 	out := json.NewEncoder(os.Stdout)
@@ -123,8 +125,9 @@ func runPeer() {
 	db, err := sqlsite.New(pool)
 	fail(err)
 	instance := instanceCmd{Provider: cfg.Provider, UDPPort: cfg.UDPPort}
-	p, err := instance.provider()
+	transport, err := instance.provider()
 	fail(err)
+	p := cable.New(transport)
 	began := time.Now()
 	b, err := carillon.Open(context.Background(), carillon.Config{
 		Site: "peers", Application: cfg.Name, Database: db, Providers: []provider.Provider{p},
@@ -157,7 +160,7 @@ func runPeer() {
 	tick.OnMissed(b, func(_ context.Context, m carillon.Missed) {
 		say(peerLine{Missed: &peerMissed{
 			Stream: m.Source.Stream.String(), First: m.First, Last: m.Last, Count: m.Count,
-			Exact: m.Exact, Reason: m.Reason.String(),
+			Exact: m.Exact, Reason: m.Reason.String(), Reports: m.Reports,
 		}})
 	})
 	b.Enable()
@@ -195,6 +198,10 @@ func runPeer() {
 				raise = every.C
 			case "quiet":
 				raise = nil
+			case "cut":
+				p.Cut()
+			case "heal":
+				p.Heal()
 			case "report":
 				report.Panics = b.Stats().Panics
 				say(peerLine{Report: &report})
