@@ -82,7 +82,7 @@
   // One that will be refreshed in a moment is not worth a word.
   function stale(card) {
     const now = newest.get(card.page) || 0;
-    const old = card.page !== 0 && card.revision < now;
+    const old = card.state === "running" && card.page !== 0 && card.revision < now;
     card.is.stale.hidden = !old || card.timer !== 0;
     card.is.stale.textContent = old ? `stale: revision ${card.revision} of ${now}` : "";
   }
