@@ -33,8 +33,9 @@ func NewSite(name string) Site {
 	rand.Read(id[:])
 	id[6] = id[6]&0x0f | 0x40 // version and variant of a random UUID, so that tools accept it as one
 	id[8] = id[8]&0x3f | 0x80
-	var secret Secret
-	rand.Read(secret.b[:])
+	var bytes [SecretLen]byte
+	rand.Read(bytes[:])
+	secret := Secret{func() [SecretLen]byte { return bytes }}
 	return Site{
 		ID:         id,
 		Name:       name,

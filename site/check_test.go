@@ -10,7 +10,7 @@ import (
 
 func TestNewSite_IsAlwaysAnother(t *testing.T) {
 	a, b := NewSite("app"), NewSite("app")
-	if a.ID == b.ID || a.Keys[0].Secret == b.Keys[0].Secret {
+	if a.ID == b.ID || a.Keys[0].Secret.Equal(b.Keys[0].Secret) {
 		t.Errorf("two new sites share an ID or a secret: %v, %v", a, b)
 	}
 	for _, s := range []Site{a, b} {
@@ -34,8 +34,9 @@ func TestNewSite_PrintsNoSecret(t *testing.T) {
 	}
 	forms := []string{"%v", "%+v", "%#v", "%s", "%x", "%X", "%q", "%d"}
 	all := log.String() + string(text)
+	hidden := struct{ inner Site }{s} // fmt calls no method on what is not exported
 	for _, form := range forms {
-		all += fmt.Sprintf(form, s)
+		all += fmt.Sprintf(form, s) + fmt.Sprintf(form, hidden)
 	}
 	for _, form := range forms {
 		if shown := strings.Trim(fmt.Sprintf(form, secret), "[]\""); strings.Contains(all, shown) {

@@ -195,7 +195,11 @@ func sorted(s []site.StreamID) []site.StreamID {
 }
 
 func sameSite(a, b site.Site) bool {
-	return a.ID == b.ID && a.Name == b.Name && a.Generation == b.Generation && a.Floors == b.Floors && slices.Equal(a.Keys, b.Keys)
+	return a.ID == b.ID && a.Name == b.Name && a.Generation == b.Generation && a.Floors == b.Floors && slices.EqualFunc(a.Keys, b.Keys, sameKey)
+}
+
+func sameKey(a, b site.Key) bool {
+	return a.ID == b.ID && a.State == b.State && a.Suite == b.Suite && a.Version == b.Version && a.Secret.Equal(b.Secret)
 }
 
 func sameAddresses(a, b map[string][]string) bool {
