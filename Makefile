@@ -33,6 +33,8 @@ help: ## this list
 test: needs $(BIN)/testall ## all tests of all modules with the race detector
 	@$(TOOLS) test -vet=off ./...
 	@$(BIN)/testall $(NOSKIP) $(MODULES) -- -race -vet=off $(TESTFLAGS)
+	@echo "── allocations, which the race detector would add to"
+	@$(BIN)/testall $(NOSKIP) $(CURDIR) -- -vet=off -p=2 -timeout=5m -run=Allocat
 
 .PHONY: test-quick
 test-quick: $(BIN)/testall ## the short tests, without the race detector

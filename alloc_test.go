@@ -1,3 +1,7 @@
+//go:build !race
+
+// The race detector allocates, so make test runs these without it as well.
+
 package carillon_test
 
 import (
@@ -9,9 +13,6 @@ import (
 )
 
 func TestRaise_LocalAllocatesNothing(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
 	for _, subscribers := range []int{0, 1, 10, 100} {
 		b := local(t)
 		d := carillon.Define[*note](carillon.NewID(), "pointer")
@@ -40,9 +41,6 @@ func TestRaise_LocalAllocatesNothing(t *testing.T) {
 }
 
 func TestEvent_LookupAllocatesNothing(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
 	b := local(t)
 	id := carillon.NewID()
 	b.Event(id)
@@ -60,9 +58,6 @@ func (nothing) Decode([]byte, any) error                 { return nil }
 
 // What is left is per frame and per slab, not per event.
 func TestRaise_SendingAndReceivingAllocatesNothingPerEvent(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
 	c := carillontest.NewCluster(t, 2)
 	d := carillon.Define[struct{}](carillon.NewID(), "nothing", carillon.WithCodec(nothing{}))
 	const events = 5000

@@ -1,5 +1,0 @@
-//go:build race
-
-package carillon_test
-
-const raceEnabled = true
