@@ -3,6 +3,7 @@ package carillontest_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"sync"
 	"testing"
 	"time"
@@ -93,6 +94,7 @@ type exampleTB struct {
 }
 
 func (exampleTB) Helper()                           {}
+func (exampleTB) Output() io.Writer                 { return io.Discard }
 func (exampleTB) Context() context.Context          { return context.Background() }
 func (t exampleTB) Cleanup(fn func())               { *t.cleanups = append(*t.cleanups, fn) }
 func (exampleTB) Errorf(format string, args ...any) { fmt.Printf(format+"\n", args...) }
