@@ -573,3 +573,76 @@ func TestEnable_NothingIsHeldAfterTheFirstThatDoesNotFit(t *testing.T) {
 		}
 	})
 }
+
+// The same where what is missed arrived, and was refused by the subscriber's own queue or the codec.
+func TestOrdered_MissOfThisInstanceIsToldBeforeWhatFollows(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		spoil func(t *testing.T, c *carillontest.Cluster, id carillon.ID, leave chan<- struct{})
+	}{
+		{"local queue", func(t *testing.T, c *carillontest.Cluster, id carillon.ID, leave chan<- struct{}) {
+			d := carillon.Define[note](id, "note", carillon.Ordered())
+			raise(t, d, c.Broker(0), 1, 1) // held by the function
+			synctest.Wait()
+			text := strings.Repeat("x", 5000)
+			for n := 2; n <= 3; n++ { // the first fills the queue, the second finds no room
+				if err := d.Raise(t.Context(), c.Broker(0), carillon.ID{}, note{n, text}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			raise(t, d, c.Broker(0), 4, 4)
+			synctest.Wait()
+			close(leave)
+		}},
+		{"undecodable", func(t *testing.T, c *carillontest.Cluster, id carillon.ID, leave chan<- struct{}) {
+			d := carillon.Define[note](id, "note", carillon.Ordered(), carillon.WithCodec(spoiler{carillon.JSON()}))
+			close(leave)
+			raise(t, d, c.Broker(0), 1, 4)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				c := carillontest.NewCluster(t, 2, carillontest.Configure(func(_ int, cfg *carillon.Config) { cfg.QueueBytes = 6000 }))
+				id := carillon.NewID()
+				var opts []carillon.DefineOption
+				if tt.name == "undecodable" {
+					opts = append(opts, carillon.WithCodec(spoiler{carillon.JSON()}))
+				}
+				d := carillon.Define[note](id, "note", append(opts, carillon.Ordered())...)
+				var mu sync.Mutex
+				var got []int // the miss is -1
+				add := func(n int) {
+					mu.Lock()
+					defer mu.Unlock()
+					got = append(got, n)
+				}
+				leave := make(chan struct{})
+				d.OnMissed(c.Broker(1), func(_ context.Context, m carillon.Missed) {
+					time.Sleep(time.Second)
+					add(-int(m.Count))
+				})
+				d.OnRaised(c.Broker(1), func(_ context.Context, r carillon.Raised[note]) {
+					<-leave
+					add(r.Parameter.N)
+				})
+				tt.spoil(t, c, id, leave)
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				i, j := slices.Index(got, -1), slices.Index(got, 4)
+				if len(got) != 4 || i < 0 || j < i {
+					t.Errorf("told %v, want the miss before 4", got)
+				}
+			})
+		})
+	}
+}
+
+// spoiler is a codec that cannot decode the third note.
+type spoiler struct{ carillon.Codec }
+
+func (s spoiler) Decode(data []byte, v any) error {
+	if err := s.Codec.Decode(data, v); err != nil || v.(*note).N == 3 {
+		return errTest
+	}
+	return nil
+}

@@ -150,6 +150,9 @@ type health struct {
 	err      error      // of the last one
 	good     time.Time  // when the last one that succeeded began
 	isolated bool       // that was more than a lease ago
+
+	stuck    time.Time // since when the own row cannot be renewed, or made; zero: it can
+	stuckErr error
 }
 
 // away returns since when the database does not answer, and how it fails; the zero
@@ -184,21 +187,20 @@ func (h *health) note(start time.Time, lease time.Duration, err error) (back tim
 	return 0, gone, isolation
 }
 
-// database makes one call of the site database, within bounds of time, and
-// keeps book of whether it answers. [site.ErrGone] and [site.ErrStale] are answers.
-func (b *Broker) database(ctx context.Context, call func(ctx context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
+// database makes one call of the site database, within bounds of time.
+func (b *Broker) database(call func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(b.followCtx, databaseTimeout)
 	defer cancel()
-	start := time.Now()
-	err := call(ctx)
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return err // it is this instance that stops
+	return call(ctx)
+}
+
+// noteRead keeps book of whether the site database answers: err is what came of a
+// read of the changes that began at start.
+func (b *Broker) noteRead(start time.Time, err error) {
+	if b.followCtx.Err() != nil {
+		return // it is this instance that stops
 	}
-	answer := err
-	if errors.Is(err, site.ErrGone) || errors.Is(err, site.ErrStale) {
-		answer = nil
-	}
-	back, gone, isolation := b.health.note(start, b.cfg.Lease, answer)
+	back, gone, isolation := b.health.note(start, b.cfg.Lease, err)
 	switch {
 	case gone:
 		b.log.Warn("site database away; events keep flowing between the instances that know each other", keyError, err)
@@ -211,7 +213,30 @@ func (b *Broker) database(ctx context.Context, call func(ctx context.Context) er
 		b.mu.Unlock()
 		b.logDropped()
 	}
-	return err
+}
+
+// noteRow keeps book of whether the own row can be written.
+func (b *Broker) noteRow(tried string, err error) {
+	if b.followCtx.Err() != nil {
+		return
+	}
+	h := &b.health
+	h.mu.Lock()
+	was, now := h.stuck, time.Now()
+	h.stuckErr = err
+	switch {
+	case err == nil:
+		h.stuck = time.Time{}
+	case was.IsZero():
+		h.stuck = now
+	}
+	h.mu.Unlock()
+	switch {
+	case err != nil && was.IsZero():
+		b.log.Warn("own member row cannot be written; if that lasts, others take this instance for dead", "tried", tried, keyError, err)
+	case err == nil && !was.IsZero():
+		b.log.Info("own member row written again", "after", now.Sub(was))
+	}
 }
 
 // isolatedLocked has everybody told that events may have been missed without a
@@ -275,10 +300,12 @@ func (b *Broker) readChanges() {
 	b.asked = false
 	b.mu.Unlock()
 	var snap site.Snapshot
-	err := b.database(b.followCtx, func(ctx context.Context) (err error) {
+	start := time.Now()
+	err := b.database(func(ctx context.Context) (err error) {
 		snap, err = b.cfg.Database.Changes(ctx, since)
 		return err
 	})
+	b.noteRead(start, err)
 	if errors.Is(err, site.ErrStale) && since > 0 {
 		// The database was restored from a backup, or a replica answered. The rows
 		// that this instance knows may not be in it, so everything is read again.
@@ -367,7 +394,7 @@ func (b *Broker) renew() error {
 	mark := b.machine.HandedMark()
 	b.mu.Unlock()
 	generation := b.keyring.Load().self.Generation
-	err := b.database(b.followCtx, func(ctx context.Context) error {
+	err := b.database(func(ctx context.Context) error {
 		return b.cfg.Database.Renew(ctx, b.self.Load().Stream, site.Renewal{
 			Mark: mark, Verifies: generation, Signs: generation, Lease: b.cfg.Lease,
 		})
@@ -376,7 +403,9 @@ func (b *Broker) renew() error {
 		b.mu.Lock()
 		b.gone = true
 		b.mu.Unlock()
+		return nil
 	}
+	b.noteRow("renew", err)
 	return err
 }
 
@@ -389,7 +418,7 @@ func (b *Broker) rowGone() bool {
 // reap closes the rows of others that are long dead.
 func (b *Broker) reap() {
 	var reaped []site.StreamID
-	err := b.database(b.followCtx, func(ctx context.Context) (err error) {
+	err := b.database(func(ctx context.Context) (err error) {
 		reaped, err = b.cfg.Database.Reap(ctx, b.cfg.Lease)
 		return err
 	})
@@ -401,31 +430,35 @@ func (b *Broker) reap() {
 // rejoin takes a new stream, because the row of the present one is gone. If that
 // fails, the next round tries again.
 func (b *Broker) rejoin() {
-	old := b.self.Load().Stream
-	var stream site.StreamID
-	if err := b.database(b.followCtx, func(ctx context.Context) (err error) {
-		stream, err = b.join(ctx)
+	old, key := b.self.Load().Stream, b.keyring.Load().active
+	var next *sealer
+	err := b.database(func(ctx context.Context) error {
+		if _, err := seal.NewSealer(key, b.siteID, old); err != nil {
+			return err // before there is a row that nobody can speak for
+		}
+		stream, err := b.join(ctx)
+		if err != nil {
+			return err
+		}
+		s, err := seal.NewSealer(key, b.siteID, stream)
+		next = &sealer{Sealer: s, stream: stream, key: key.ID}
 		return err
-	}); err != nil {
-		b.log.Warn("member row is gone and no new one could be made yet", keyStream, old, keyError, err)
-		return
-	}
-	key := b.keyring.Load().active
-	s, err := seal.NewSealer(key, b.siteID, stream)
+	})
+	b.noteRow("join again", err)
 	if err != nil {
-		b.log.Error("member row is gone and the key cannot seal for a new stream", keyStream, old, keyError, err)
 		return
 	}
-	b.addSealer(&sealer{Sealer: s, stream: stream, key: key.ID})
-	b.setSelf(stream)
+	b.addSealer(next)
+	b.setSelf(next.stream)
 	b.tellProviders()
 	b.mu.Lock()
 	now := time.Now()
-	b.machine.Renumber(now, stream, &b.fx)
+	b.machine.SetKey(now, key.ID, next.Trailer())
+	b.machine.Renumber(now, next.stream, &b.fx)
 	b.gone = false
 	b.applyLocked(now)
 	b.mu.Unlock()
-	b.log.Warn("member row was gone; went on with a new stream", keyStream, stream, "old", old)
+	b.log.Warn("member row was gone; went on with a new stream", keyStream, next.stream, "old", old)
 }
 
 // join takes a new stream and commits its row. Whether a row was committed is unclear

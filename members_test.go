@@ -211,9 +211,11 @@ func TestDatabase_InstanceThatStartedMeanwhileIsHeardWhenItIsBack(t *testing.T) 
 
 func TestRow_GoneTakesANewStream(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		var stuck atomic.Bool // instance 0 cannot renew its row, and knows it
+		var stuck atomic.Bool // instance 0 cannot renew its row
+		var log logBook
 		c := carillontest.NewCluster(t, 2, carillontest.Configure(func(i int, cfg *carillon.Config) {
 			if i == 0 {
+				cfg.Logger = log.logger()
 				cfg.Database = &hookedDB{Database: cfg.Database, before: func(_ context.Context, call string) error {
 					if call == "Renew" && stuck.Load() {
 						return errTest
@@ -234,6 +236,9 @@ func TestRow_GoneTakesANewStream(t *testing.T) {
 		}
 		stuck.Store(true)
 		step(35 * time.Second)
+		if s := c.Broker(0).Status(); !s.DatabaseAwaySince.IsZero() || len(s.Problems) != 1 || !strings.Contains(s.Problems[0], "member row could not be written") {
+			t.Errorf("status while the row cannot be renewed: %+v", s)
+		}
 		if reaped, err := c.Database().Reap(t.Context(), 0); err != nil || !slices.Equal(reaped, []site.StreamID{old}) {
 			t.Fatalf("reaped %v, %v", reaped, err)
 		}
@@ -257,8 +262,14 @@ func TestRow_GoneTakesANewStream(t *testing.T) {
 		if s := c.Broker(0).Stats(); s.Missed != 0 || len(s.Peers) != 1 {
 			t.Errorf("the instance takes its former self for another: %+v", s)
 		}
-		if s := c.Broker(0).Status(); !s.Ready {
+		if s := c.Broker(0).Status(); !s.Ready || len(s.Problems) != 0 {
 			t.Errorf("status %+v", s)
+		}
+		if n := len(log.lines("database away")); n != 0 {
+			t.Errorf("a row that is gone is taken for a database that is away: %q", log.lines("database away"))
+		}
+		if n := len(log.lines("row cannot be written")); n != 1 {
+			t.Errorf("%d lines about 25 s of failed renewals, want 1", n)
 		}
 		carillon1 := carillontest.Record(t, c.Broker(0), d)
 		raise(t, d, c.Broker(1), 1, 3)
@@ -323,6 +334,78 @@ func TestRenewal_KeepsTheRowAliveAndWritesTheMark(t *testing.T) {
 			if len(rows) != 1 || rows[0].Lapsed || rows[0].Mark.Next != 7 || rows[0].Verifies != 1 || rows[0].Signs != 1 {
 				t.Fatalf("rows %+v", rows)
 			}
+		}
+	})
+}
+
+// changesHook is a database whose Changes a test interferes with.
+type changesHook struct {
+	site.Database
+	changes func(ctx context.Context, since site.Revision) (site.Snapshot, error)
+}
+
+func (d *changesHook) Changes(ctx context.Context, since site.Revision) (site.Snapshot, error) {
+	return d.changes(ctx, since)
+}
+
+func TestDatabase_RestoredFromABackupIsReadFromTheBeginning(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		mem, bus := site2()
+		var sinces []site.Revision
+		var stale atomic.Bool
+		db := &changesHook{Database: mem}
+		db.changes = func(ctx context.Context, since site.Revision) (site.Snapshot, error) {
+			if stale.Load() {
+				sinces = append(sinces, since)
+				if since > 0 {
+					return site.Snapshot{}, site.ErrStale
+				}
+			}
+			return mem.Changes(ctx, since)
+		}
+		b := mustOpen(t, config(db, bus.Provider()))
+		b.Enable()
+		other := mustOpen(t, config(mem, bus.Provider()))
+		other.Enable()
+		time.Sleep(3 * time.Second)
+		stale.Store(true)
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if len(sinces) < 2 || sinces[0] == 0 || sinces[1] != 0 {
+			t.Errorf("read since %v, want from 0 after the first refusal", sinces)
+		}
+		if n := len(b.Members()); n != 2 {
+			t.Errorf("%d members", n)
+		}
+	})
+}
+
+func TestFollow_HasEndedBeforeTheRowIsClosed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		mem, bus := site2()
+		var s steps
+		var slow atomic.Bool
+		db := &hookedDB{Database: mem, before: func(ctx context.Context, call string) error {
+			if slow.Load() && call == "Changes" {
+				<-ctx.Done()
+				time.Sleep(100 * time.Millisecond) // a driver that takes its time
+				s.add("read ends")
+				return ctx.Err()
+			}
+			if call == "Leave" {
+				s.add("Leave")
+			}
+			return nil
+		}}
+		b := mustOpen(t, config(db, bus.Provider()))
+		slow.Store(true)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+		if got := s.all(); !slices.Equal(got, []string{"read ends", "Leave"}) {
+			t.Errorf("order %v", got)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -234,6 +235,13 @@ func TestReceive_CountsEachDropUnderItsReason(t *testing.T) { // E9
 			f := g.valid(1)
 			g.puppet.send(f)
 			g.pass(10 * time.Second)
+			return f
+		}},
+		{"of another site, with a number seen before", carillon.DropForeignSite, func(g *target) []byte {
+			g.puppet.send(g.valid(1))
+			g.pass(10 * time.Second)
+			f := g.valid(1)
+			f[31]++ // the site
 			return f
 		}},
 		{"after it was missed", carillon.DropLate, func(g *target) []byte {
@@ -530,6 +538,34 @@ func TestReceive_UnknownKeysProvokeFewReads(t *testing.T) {
 		synctest.Wait()
 		if reads < 2 || reads > 20 {
 			t.Errorf("a flood of unknown keys for 100 s provoked %d reads", reads)
+		}
+	})
+}
+
+func TestReconnected_HasTheMemberTableReadAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var env provider.Env
+		var reads atomic.Int32
+		db, bus := site2()
+		p := &wrap{Provider: bus.Provider()}
+		p.start = func(ctx context.Context, e provider.Env) error {
+			env = e
+			return p.Provider.Start(ctx, e)
+		}
+		cfg := config(&hookedDB{Database: db, before: func(_ context.Context, call string) error {
+			if call == "Changes" {
+				reads.Add(1)
+			}
+			return nil
+		}}, p)
+		cfg.Lease, cfg.Poll = time.Hour, 20*time.Minute
+		mustOpen(t, cfg)
+		synctest.Wait()
+		before := reads.Load()
+		env.Reconnected() // marks in the rows tell what was lost meanwhile
+		synctest.Wait()
+		if n := reads.Load() - before; n != 1 {
+			t.Errorf("%d reads of the member table", n)
 		}
 	})
 }

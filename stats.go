@@ -147,9 +147,9 @@ func (b *Broker) Status() Status {
 	gone := b.gone
 	b.mu.Unlock()
 
-	var dbErr error
 	b.health.mu.Lock()
-	s.DatabaseAwaySince, dbErr, s.Isolated = b.health.since, b.health.err, b.health.isolated
+	s.DatabaseAwaySince, s.Isolated = b.health.since, b.health.isolated
+	dbErr, stuck, stuckErr := b.health.err, b.health.stuck, b.health.stuckErr
 	b.health.mu.Unlock()
 
 	now := time.Now()
@@ -167,7 +167,10 @@ func (b *Broker) Status() Status {
 		s.Problems = append(s.Problems, text)
 	}
 	if gone {
-		s.Problems = append(s.Problems, "the member row is gone: events raised now are sent when there is a new one")
+		s.Problems = append(s.Problems, "the member row is gone: others may not accept what is raised here until there is a new one")
+	}
+	if !stuck.IsZero() && s.DatabaseAwaySince.IsZero() {
+		s.Problems = append(s.Problems, fmt.Sprintf("the site database answers, and the member row could not be written for %v (%v): at the end of its lease others take this instance for dead", now.Sub(stuck).Round(time.Second), stuckErr))
 	}
 	for _, o := range b.outs {
 		if since, err := o.failure(); !since.IsZero() {
