@@ -409,3 +409,74 @@ func TestFollow_HasEndedBeforeTheRowIsClosed(t *testing.T) {
 		}
 	})
 }
+
+func TestRow_GoneIsReplacedWithoutAlarm(t *testing.T) {
+	for _, removed := range []bool{false, true} { // closed by another, or not in a database that was restored
+		bubble(t, func(t *testing.T) {
+			var log logBook
+			var restored atomic.Bool
+			c := carillontest.NewCluster(t, 1, carillontest.Configure(func(_ int, cfg *carillon.Config) {
+				cfg.Logger = log.logger()
+				cfg.Database = &hookedDB{Database: cfg.Database, before: func(_ context.Context, call string) error {
+					if call == "Renew" && restored.Swap(false) {
+						return site.ErrGone
+					}
+					return nil
+				}}
+			}))
+			old := c.Broker(0).Members()[0].Stream
+			restored.Store(removed)
+			if !removed {
+				if err := c.Database().Leave(t.Context(), old, site.Mark{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(30 * time.Second)
+			synctest.Wait()
+			self := 0
+			for _, m := range c.Broker(0).Members() {
+				if m.Self {
+					self++
+					if m.Stream == old {
+						t.Error("the stream is the old one")
+					}
+				}
+			}
+			if a, b := log.lines("cannot be written"), log.lines("row was gone"); self != 1 || len(a) != 0 || len(b) != 1 {
+				t.Errorf("%d rows of its own; log %q, %q", self, a, b)
+			}
+			if st := c.Broker(0).Status(); !st.Ready || len(st.Problems) != 0 {
+				t.Errorf("status %+v", st)
+			}
+		})
+	}
+}
+
+func TestRow_GoneIsNotReplacedByOneThatNobodyCanSpeakFor(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := carillontest.NewCluster(t, 1)
+		sites, err := c.Database().Sites(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := sites[0]
+		next := anotherSecret(s.Keys[0])
+		next.ID, next.Suite = 2, 77 // of a version of this library to come
+		s.Keys[0].State = site.KeyRetiring
+		s.Keys, s.Generation = append(s.Keys, next), 2
+		c.Database().PutSite(s)
+		time.Sleep(2 * time.Second)
+		if err := c.Database().Leave(t.Context(), c.Broker(0).Members()[0].Stream, site.Mark{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		snap, err := c.Database().Changes(t.Context(), 0)
+		if err != nil || len(snap.Members) != 1 {
+			t.Errorf("%d rows, %v", len(snap.Members), err)
+		}
+		if st := c.Broker(0).Status(); st.Ready || len(st.Problems) != 2 {
+			t.Errorf("status %+v", st)
+		}
+	})
+}
