@@ -187,19 +187,12 @@ func open(ctx context.Context, std streams, f *siteFlags, p *providerFlag, role 
 	if _, err := known(ctx, db, s); err != nil {
 		return nil, nil, err
 	}
-	providers, err := newProviders(s)
+	cfg, err := s.Config(db)
 	if err != nil {
 		return nil, nil, &problem{exitUsage, err, "correct it in " + f.path()}
 	}
-	b, err = carillon.Open(ctx, carillon.Config{
-		Site: s.Site, Application: s.Application, Server: s.Server, Version: s.Version,
-		Database: db, Providers: providers, Role: role,
-		AcceptSites: s.AcceptSites, TrustSecureChannel: s.TrustSecureChannel,
-		MissedAfter: s.MissedAfter, MaxStall: s.Limits.MaxStall, Lease: s.Limits.Lease, Poll: s.Limits.Poll,
-		HoldBytes: s.Limits.HoldBytes, QueueBytes: s.Limits.QueueBytes, UnsentBytes: s.Limits.UnsentBytes,
-		MaxEventBytes: s.Limits.MaxEventBytes, RingBytes: s.Limits.RingBytes, RingFrames: s.Limits.RingFrames,
-		Logger: warnings(std.err),
-	})
+	cfg.Role, cfg.Logger = role, warnings(std.err)
+	b, err = carillon.Open(ctx, cfg)
 	if err != nil {
 		return nil, nil, joinProblem(s, err)
 	}
