@@ -1,6 +1,7 @@
 package carillon
 
 import (
+	"slices"
 	"time"
 
 	"github.com/carillon-go/carillon/internal/engine"
@@ -38,7 +39,13 @@ func (b *Broker) tellLocked(it *engine.Item, left int) {
 		e.received.Add(1)
 		subs = load(&e.raised)
 	}
-	if taps := load(&b.taps); len(taps) > 0 {
+	taps := load(&b.taps)
+	backlog := slices.ContainsFunc(subs, func(s *raisedSub) bool { return s.queue.backlogged() }) ||
+		slices.ContainsFunc(taps, func(s *tapSub) bool { return s.queue.backlogged() })
+	if backlog {
+		it.Event.Payload = slices.Clone(it.Event.Payload)
+	}
+	if len(taps) > 0 {
 		b.tapLocked(taps, e, it, len(subs) > 0)
 	}
 	if e == nil {
@@ -49,7 +56,9 @@ func (b *Broker) tellLocked(it *engine.Item, left int) {
 		return
 	}
 
-	if len(b.slab) == 0 {
+	if backlog {
+		b.slab = make([]arrival, 1) // or this one would keep its neighbours alive
+	} else if len(b.slab) == 0 {
 		b.slab = make([]arrival, min(left, slabLen))
 	}
 	a := &b.slab[0]

@@ -646,3 +646,40 @@ func (s spoiler) Decode(data []byte, v any) error {
 	}
 	return nil
 }
+
+// What a full queue counts must be what it holds in memory, though each event of it came in a
+// frame of its own, full of other events.
+func TestSubscriber_QueueHoldsNoMoreThanItCounts(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := carillontest.NewCluster(t, 2, carillontest.Configure(func(_ int, cfg *carillon.Config) { cfg.RingBytes = 1 << 20 }))
+		slow, filler := define(), carillon.NewID()
+		leave := make(chan struct{})
+		slow.OnRaised(c.Broker(1), func(context.Context, carillon.Raised[note]) { <-leave })
+		other := define()
+		other.OnRaised(c.Broker(1), func(context.Context, carillon.Raised[note]) {})
+		heap := func() uint64 {
+			runtime.GC()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			return m.HeapAlloc
+		}
+		before := heap()
+		text := strings.Repeat("x", 30_000)
+		const frames = 1000 // of 30 KB
+		for n := range frames {
+			raise(t, slow, c.Broker(0), n, n)
+			raise(t, other, c.Broker(0), 1, 64)
+			if err := c.Broker(0).Event(filler).Raise(t.Context(), carillon.ID{}, text); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		if q := c.Broker(1).Stats().Queues; q.Events != frames-1 || q.Bytes > 1<<20 {
+			t.Errorf("queued %+v", q)
+		}
+		if now := heap(); now > before+15<<20 {
+			t.Errorf("the queue holds %d MB", (now-before)>>20)
+		}
+		close(leave)
+	})
+}

@@ -73,8 +73,8 @@ func TestQueue_ForgetsWhatWasHandedOver(t *testing.T) {
 			t.Fatalf("handed over %d in place %d", n, i)
 		}
 	}
-	if len(got) != 10_000 || q.entries != nil || q.bytes != 0 || q.active {
-		t.Errorf("handed over %d; left %d entries, %d bytes, active %v", len(got), cap(q.entries), q.bytes, q.active)
+	if len(got) != 10_000 || q.entries != nil || q.bytes.Load() != 0 || q.active {
+		t.Errorf("handed over %d; left %d entries, %d bytes, active %v", len(got), cap(q.entries), q.bytes.Load(), q.active)
 	}
 }
 

@@ -1,9 +1,16 @@
 package carillon
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // entryBytes is what an entry of a queue costs beside its payload.
 const entryBytes = 256
+
+// backlogBytes is how much may wait in a queue before what is added must not hold on to
+// more memory than its own. An event keeps the frame alive in which it came.
+const backlogBytes = 64 << 10
 
 // A queue hands what is pushed to handle, one after the other and in order, on
 // a goroutine that exists only while there is something to hand over. It is
@@ -13,10 +20,11 @@ type queue[T any] struct {
 	handle func(T) // may panic only by runtime.Goexit
 	group  *running
 
+	bytes atomic.Int64 // of what waits; changed with mu held
+
 	mu      sync.Mutex // guards the fields below; not held while calling out
 	entries []queued[T]
-	head    int // of entries; what lies before it was handed over
-	bytes   int
+	head    int  // of entries; what lies before it was handed over
 	active  bool // the goroutine exists
 }
 
@@ -30,7 +38,7 @@ type queued[T any] struct {
 func (q *queue[T]) push(v T, bytes int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.head < len(q.entries) && q.bytes+bytes > q.limit {
+	if q.head < len(q.entries) && int(q.bytes.Load())+bytes > q.limit {
 		return false
 	}
 	if q.head > 64 && q.head >= len(q.entries)/2 {
@@ -39,7 +47,7 @@ func (q *queue[T]) push(v T, bytes int) bool {
 		q.entries, q.head = q.entries[:n], 0
 	}
 	q.entries = append(q.entries, queued[T]{v, bytes})
-	q.bytes += bytes
+	q.bytes.Add(int64(bytes))
 	if !q.active {
 		q.active = true
 		q.group.begin()
@@ -64,7 +72,7 @@ func (q *queue[T]) next() (v T, ok bool) {
 	}
 	e := &q.entries[q.head]
 	v = e.value
-	q.bytes -= e.bytes
+	q.bytes.Add(-int64(e.bytes))
 	*e = queued[T]{}
 	q.head++
 	return v, true
@@ -89,9 +97,12 @@ func (q *queue[T]) run() {
 	}
 }
 
+// backlogged reports whether what is added now may have to wait for long.
+func (q *queue[T]) backlogged() bool { return q.bytes.Load() > backlogBytes }
+
 // waiting returns how much waits in q.
 func (q *queue[T]) waiting() (entries, bytes int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.entries) - q.head, q.bytes
+	return len(q.entries) - q.head, int(q.bytes.Load())
 }
