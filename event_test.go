@@ -250,10 +250,10 @@ func TestDefinition_UndecodableIsMissed(t *testing.T) { // E11
 			t.Fatal(err)
 		}
 		for _, r := range []*carillontest.Recorder[int]{rec, second} {
-			m := r.WaitMissed(1)
+			r.WaitMissed(1)
 			time.Sleep(time.Second)
 			synctest.Wait()
-			if m = r.Missed(); len(m) != 1 || m[0].Reason != carillon.MissedUndecodable || !m[0].Known || m[0].Event != id ||
+			if m := r.Missed(); len(m) != 1 || m[0].Reason != carillon.MissedUndecodable || !m[0].Known || m[0].Event != id ||
 				m[0].Count != 1 || !m[0].Exact || m[0].Source.Server != "instance-0" {
 				t.Errorf("missed: %+v", m)
 			}

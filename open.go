@@ -21,8 +21,8 @@ const (
 	snapshotTries = 5
 	snapshotAgain = 200 * time.Millisecond
 
-	holdFrames = 256     // frames of streams that are not known yet
-	holdFrame  = 1 << 20 // bytes of them
+	holdFrames     = 256     // frames of streams that are not known yet
+	leastHoldBytes = 1 << 20 // for them and others that wait, however small HoldBytes is
 )
 
 // Open joins the site and returns when this instance is in step: from then on, every event
@@ -234,7 +234,7 @@ func (b *Broker) makeMachine(stream site.StreamID, key site.KeyID, trailer int) 
 		FrameBytes: b.cfg.frameBytes(), TrailerBytes: trailer,
 		MaxEventBytes: b.cfg.MaxEventBytes, UnsentBytes: b.cfg.UnsentBytes,
 		RingBytes: b.cfg.RingBytes, RingFrames: b.cfg.RingFrames,
-		HoldFrames: holdFrames, HoldBytes: max(holdFrame, b.cfg.HoldBytes),
+		HoldFrames: holdFrames, HoldBytes: max(leastHoldBytes, b.cfg.HoldBytes),
 		MissedAfter: b.cfg.MissedAfter, MaxStall: b.cfg.MaxStall, IdleHeartbeat: b.cfg.idleHeartbeat(),
 		Seed: binary.BigEndian.Uint64(seed[:]),
 	})
