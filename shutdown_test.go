@@ -407,6 +407,32 @@ func TestClose_EndsARaiseThatWaits(t *testing.T) {
 	}
 }
 
+func TestClose_WaitsForTheSendThatRuns(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		db, bus := site2()
+		p := &wrap{Provider: bus.Provider()}
+		var ended atomic.Bool
+		p.send = func(ctx context.Context, frames [][]byte) error {
+			if eventFrames(frames) > 0 {
+				<-ctx.Done()
+				time.Sleep(100 * time.Millisecond) // a transport that takes its time
+				ended.Store(true)
+			}
+			return ctx.Err()
+		}
+		b := mustOpen(t, config(db, p))
+		b.Enable()
+		raise(t, define(), b, 1, 1)
+		synctest.Wait()
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+		if !ended.Load() {
+			t.Error("Close has returned, and Send still runs")
+		}
+	})
+}
+
 func TestClose_ErrorOfAProviderIsReturned(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		db, bus := site2()
