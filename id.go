@@ -4,6 +4,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+
+	"github.com/carillon-go/carillon/site"
 )
 
 // An ID is a GUID: it names an event, or who raised it. The zero ID names
@@ -57,18 +59,10 @@ func MustParseID(s string) ID {
 func (id ID) IsZero() bool { return id == ID{} }
 
 // String returns id in lower case with dashes.
-func (id ID) String() string {
-	var b [36]byte
-	id.encode(&b)
-	return string(b[:])
-}
+func (id ID) String() string { return site.ID(id).String() }
 
 // MarshalText implements [encoding.TextMarshaler] with what String returns.
-func (id ID) MarshalText() ([]byte, error) {
-	var b [36]byte
-	id.encode(&b)
-	return b[:], nil
-}
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
 // UnmarshalText implements [encoding.TextUnmarshaler]; it reads what [ParseID]
 // does.
@@ -79,16 +73,4 @@ func (id *ID) UnmarshalText(text []byte) error {
 	}
 	*id = parsed
 	return nil
-}
-
-func (id ID) encode(b *[36]byte) {
-	hex.Encode(b[0:8], id[0:4])
-	b[8] = '-'
-	hex.Encode(b[9:13], id[4:6])
-	b[13] = '-'
-	hex.Encode(b[14:18], id[6:8])
-	b[18] = '-'
-	hex.Encode(b[19:23], id[8:10])
-	b[23] = '-'
-	hex.Encode(b[24:36], id[10:16])
 }
