@@ -183,6 +183,22 @@ func TestReceive_CountsEachDropUnderItsReason(t *testing.T) { // E9
 			h.Key, key.ID = 9, 9
 			return g.puppet.event(h, key, g.event, "x")
 		}},
+		{"under a key that the database, which is away, may have", carillon.DropIsolated, func(g *target) []byte {
+			g.db.SetDown(errTest)
+			g.pass(2 * time.Second)
+			h, key := g.puppet.header(1), g.puppet.key()
+			h.Key, key.ID = 9, 9
+			return g.puppet.event(h, key, g.event, "x")
+		}},
+		{"of a stream that must wait, and there is no room", carillon.DropHeldOverflow, func(g *target) []byte {
+			g.db.SetDown(errTest) // so that nobody can say whether the stream is registered
+			g.puppet.stream[15]++
+			for n := uint64(1); n <= 256; n++ {
+				g.puppet.send(g.valid(n))
+			}
+			synctest.Wait()
+			return g.valid(257)
+		}},
 		{"under another secret", carillon.DropBadTag, func(g *target) []byte {
 			return g.puppet.event(g.puppet.header(1), anotherSecret(g.puppet.key()), g.event, "x")
 		}},
