@@ -29,13 +29,14 @@ func TestQueue_RefusesWhatExceedsItsLimits(t *testing.T) {
 		puts    []item
 		frames  int // left in the queue
 		dropped uint64
+		last    bool // of puts is in the queue
 	}{
-		{"bytes: the limit fits", []item{{frames: frames(5, 10)}, {frames: frames(5, 10)}}, 10, 0},
-		{"bytes: one more does not", []item{{frames: frames(5, 10)}, {frames: frames(5, 10)}, {frames: frames(1, 1)}}, 10, 1},
-		{"frames: the limit fits", []item{{frames: frames(19, 1)}, {frames: frames(1, 1)}}, 20, 0},
-		{"frames: one more does not", []item{{frames: frames(19, 1)}, {frames: frames(2, 1)}}, 19, 2},
-		{"an empty queue takes any batch", []item{{frames: frames(50, 50)}}, 50, 0},
-		{"the news of a reconnection always fits", []item{{frames: frames(50, 50)}, {reconnected: true}}, 50, 0},
+		{"bytes: the limit fits", []item{{frames: frames(5, 10)}, {frames: frames(5, 10)}}, 10, 0, true},
+		{"bytes: one more does not", []item{{frames: frames(5, 10)}, {frames: frames(5, 10)}, {frames: frames(1, 1)}}, 10, 1, false},
+		{"frames: the limit fits", []item{{frames: frames(19, 1)}, {frames: frames(1, 1)}}, 20, 0, true},
+		{"frames: one more does not", []item{{frames: frames(19, 1)}, {frames: frames(2, 1)}}, 19, 2, false},
+		{"an empty queue takes any batch", []item{{frames: frames(50, 50)}}, 50, 0, true},
+		{"the news of a reconnection always fits", []item{{frames: frames(50, 50)}, {reconnected: true}}, 50, 0, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			q := queue{maxBytes: 100, maxFrames: 20}
@@ -46,7 +47,12 @@ func TestQueue_RefusesWhatExceedsItsLimits(t *testing.T) {
 			if q.frames != tt.frames || q.refused() != tt.dropped {
 				t.Errorf("the queue holds %d frames and dropped %d, want %d and %d", q.frames, q.refused(), tt.frames, tt.dropped)
 			}
+			left := 0
 			for _, ok := q.next(); ok; _, ok = q.next() {
+				left++
+			}
+			if all := left == len(tt.puts); all != tt.last {
+				t.Errorf("%d of %d items are in the queue", left, len(tt.puts))
 			}
 			if q.bytes != 0 || q.frames != 0 {
 				t.Errorf("an empty queue counts %d bytes and %d frames", q.bytes, q.frames)
@@ -137,6 +143,15 @@ func TestProvider_SaysThatItWasNotStarted(t *testing.T) {
 	}
 }
 
+func TestProvider_SendLooksAtItsContext(t *testing.T) {
+	p := started(t, New(), provider.Env{})
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.Send(ended, frames(1, 1)); !errors.Is(err, context.Canceled) {
+		t.Errorf("Send with a ctx that has ended: %v", err)
+	}
+}
+
 func TestProvider_CutLosesBothWaysAndHealTells(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bus := New()
@@ -172,6 +187,52 @@ func TestProvider_CutLosesBothWaysAndHealTells(t *testing.T) {
 		synctest.Wait()
 		if want := []string{"reconnected", "3 frames"}; fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("heard %q, want %q", got, want)
+		}
+	})
+}
+
+func TestProvider_CutLosesWhatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := New()
+		gate := make(chan struct{})
+		heard := 0
+		a := started(t, bus, provider.Env{Deliver: func(provider.Batch) { <-gate; heard++ }, Reconnected: func() {}})
+		b := started(t, bus, provider.Env{})
+		for range 10 {
+			b.Send(t.Context(), frames(1, 1))
+		}
+		synctest.Wait()
+		a.Cut()
+		a.Heal()
+		close(gate)
+		synctest.Wait()
+		if heard != 1 {
+			t.Errorf("%d batches were delivered, want only the one that was under way", heard)
+		}
+	})
+}
+
+func TestProvider_CloseLosesWhatWaitsAndLeavesTheBus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := New()
+		gate := make(chan struct{})
+		heard := 0
+		a := started(t, bus, provider.Env{Deliver: func(provider.Batch) { <-gate; heard++ }})
+		b := started(t, bus, provider.Env{})
+		for range 10 {
+			b.Send(t.Context(), frames(1, 1))
+		}
+		synctest.Wait()
+		closed := make(chan struct{})
+		go func() { defer close(closed); a.Close() }()
+		synctest.Wait()
+		close(gate)
+		<-closed
+		if heard != 1 {
+			t.Errorf("%d batches were delivered, want only the one that was under way", heard)
+		}
+		if n := len(bus.receivers()); n != 1 {
+			t.Errorf("%d instances are on the Bus after one of two was closed", n)
 		}
 	})
 }

@@ -146,6 +146,7 @@ func checkSendContext(c *check) {
 		}
 	}
 	release()
+	c.reaches(0, 1, "after it had stood still")
 	c.carry(0, c.frames(0, laneAll, 10, smallFrame))
 }
 

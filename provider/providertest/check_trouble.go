@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 
@@ -55,7 +56,7 @@ func checkSlowReceiver(c *check) {
 		e.mu.Unlock()
 	}
 	// The slow one is still there: it hears what comes once it has caught up.
-	c.meet()
+	c.reaches(0, 2, "after it had stood still")
 	c.carry(0, c.frames(0, laneAll, 10, smallFrame))
 }
 
@@ -181,26 +182,27 @@ func checkCutAndHealed(c *check) {
 	}
 }
 
-// resume waits until everyone hears everyone after the link was healed, from frames that
-// nobody has heard before.
+// resume waits until everyone hears everyone after the link was healed.
 func (c *check) resume(round int) {
 	for from := range c.eps {
 		for to := range c.eps {
-			if from == to {
-				continue
-			}
-			// Tried again and again: how long a transport waits before it connects again is its own business.
-			var last error
-			e := c.eps[to]
-			if !eventually(c.network.Patience, func() bool {
-				f := c.frame(from, laneLoose, smallFrame)
-				last = c.send(from, f)
-				return e.Heard(f, c.network.Settle)
-			}) {
-				c.fatalf("round %d: %v after the link was healed provider %d hears nothing from provider %d (last error of Send: %v)",
-					round, c.network.Patience, to, from, last)
+			if from != to {
+				c.reaches(from, to, fmt.Sprintf("in round %d, after the link was healed", round))
 			}
 		}
+	}
+}
+
+// reaches waits until an endpoint hears from another, from frames that it has not heard before. They are
+// sent again and again: how long a transport needs to recover is its own business.
+func (c *check) reaches(from, to int, when string) {
+	var last error
+	if !eventually(c.network.Patience, func() bool {
+		f := c.frame(from, laneLoose, smallFrame)
+		last = c.send(from, f)
+		return c.eps[to].Heard(f, c.network.Settle)
+	}) {
+		c.fatalf("%s, provider %d hears nothing from provider %d for %v (last error of Send: %v)", when, to, from, c.network.Patience, last)
 	}
 }
 
@@ -230,5 +232,7 @@ func checkDurable(c *check) {
 		c.errorf("%d of %d frames that Send had accepted did not survive the restart", len(missing), len(frames))
 	}
 	awaited.stop()
-	c.resume(0)
+	for from := range c.eps {
+		c.reaches(from, 1-from, "after the restart")
+	}
 }

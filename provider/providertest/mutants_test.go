@@ -579,6 +579,16 @@ func mutations() []mutation {
 
 		{check: "SlowReceiver", breaks: "Send waits for it", mutate: blocking(func(ctx context.Context) context.Context { return ctx })},
 		{check: "SlowReceiver", breaks: "others hear nothing meanwhile", mutate: stalling},
+		{check: "SlowReceiver", breaks: "it never hears again", mutate: func(_ *testing.T, m *mutant) {
+			behind := false
+			m.delivering(func(deliver func(provider.Batch), b provider.Batch) {
+				start := time.Now()
+				if !behind {
+					deliver(b)
+				}
+				behind = behind || m.number == 2 && time.Since(start) > 2*time.Millisecond
+			})
+		}},
 		{check: "BackPressure", breaks: "drops instead", mutate: func(t *testing.T, m *mutant) {
 			m.claiming(func(c *provider.Capabilities) { c.BackPressure = true })
 			n := 0

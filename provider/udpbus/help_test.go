@@ -90,7 +90,8 @@ func eventually(cond func() bool) bool {
 func harness(cfg Config) providertest.Harness {
 	return providertest.HarnessFunc(func(tb testing.TB, n int) *providertest.Network {
 		s := new(switches)
-		network := &providertest.Network{Lossy: true}
+		// More than the kernel keeps for a receiver that stands still.
+		network := &providertest.Network{Lossy: true, FloodBytes: 12 << 20}
 		ports := make([]int, n)
 		cfg := cfg
 		cfg.Port = freePort(tb)

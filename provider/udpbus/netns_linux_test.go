@@ -198,6 +198,30 @@ func TestMulticast_CarriesIPv6(t *testing.T) {
 	})
 }
 
+// Other interfaces have the same addresses, one of them older and one younger, so that one is the
+// system's first choice.
+func TestMulticast_StaysOnItsInterface(t *testing.T) {
+	if !ownNetwork(t) {
+		return
+	}
+	decoy := func(name string) {
+		ip(t, "link", "add", name, "type", "veth", "peer", "name", "end-of-"+name)
+		ip(t, "addr", "add", "192.0.2.1/24", "dev", name)
+		ip(t, "addr", "add", "2001:db8::1/64", "dev", name, "nodad")
+		ip(t, "link", "set", name, "up")
+		ip(t, "link", "set", "end-of-"+name, "up")
+	}
+	decoy("older")
+	cable(t)
+	decoy("younger")
+	for _, group := range []string{"239.255.0.1", "ff15::4352"} {
+		cfg := Config{Group: netip.MustParseAddr(group), Interface: "cable0", Port: freePort(t)}
+		a, b := providertest.Start(t, newTest(t, cfg)), providertest.Start(t, newTest(t, cfg))
+		send(t, a, []byte(group), b)
+		send(t, b, []byte("back"), a)
+	}
+}
+
 // linkLocal returns the link-local address of cable0, when the kernel is done with it.
 func linkLocal(t *testing.T) string {
 	t.Helper()

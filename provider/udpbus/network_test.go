@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -299,6 +300,87 @@ func TestSend_SaysThatTheInterfaceIsAway(t *testing.T) {
 	}
 	if err := p.Send(t.Context(), frames(1)); err != nil {
 		t.Errorf("Send after the interface was back: %v", err)
+	}
+}
+
+// The last Deliver of the old sockets comes before the first of the new ones, and both may be
+// for datagrams of one source.
+func TestProvider_DeliversOneAfterTheOtherAcrossLinks(t *testing.T) {
+	s := new(switches)
+	port := freePort(t)
+	p := newTest(t, Config{Interface: "127.0.0.1", Port: port})
+	s.wire(p)
+	e := providertest.Start(t, p)
+	other := providertest.Start(t, newTest(t, Config{Interface: "127.0.0.1", Port: port}))
+	gate := make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
+	defer open()
+	e.OnBatch(func(provider.Batch) { <-gate })
+	send(t, other, []byte("held"), e)
+	s.set(t, p, true)
+	s.mu.Lock()
+	s.off[p] = false
+	s.mu.Unlock()
+	settle := time.NewTimer(50 * time.Millisecond)
+	<-settle.C
+	if e.Reconnects() != 0 || p.link.Load() != nil {
+		t.Error("new sockets are read while a Deliver of the old ones runs")
+	}
+	open()
+	if !eventually(func() bool { return e.Reconnects() == 1 }) {
+		t.Error("Reconnected was not called")
+	}
+	send(t, other, []byte("after"), e)
+}
+
+// Close comes while watch opens new sockets: it has looked at the link already, and watch puts another
+// one in place.
+func TestClose_MeetsAnInterfaceThatComesBack(t *testing.T) {
+	s := new(switches)
+	p := newTest(t, Config{Interface: "127.0.0.1", Port: freePort(t)})
+	s.wire(p)
+	wired := p.interfaces
+	var closing atomic.Bool
+	looking := make(chan struct{}, 1)
+	p.interfaces = func() ([]nic, error) {
+		if !closing.Load() {
+			return wired()
+		}
+		select {
+		case looking <- struct{}{}:
+		default:
+		}
+		if !eventually(func() bool {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.state == stateClosed
+		}) {
+			t.Error("Close does not begin")
+		}
+		return wired()
+	}
+	e := providertest.Start(t, p)
+	s.set(t, p, true)
+	s.mu.Lock()
+	s.off[p] = false
+	closing.Store(true)
+	s.mu.Unlock()
+	<-looking
+	closed := make(chan struct{})
+	go func() { defer close(closed); e.Close() }()
+	if !eventually(func() bool {
+		select {
+		case <-closed:
+			return true
+		default:
+			return false
+		}
+	}) {
+		p.link.Load().close()
+		t.Fatal("Close does not return")
+	}
+	if e.Reconnects() != 0 {
+		t.Error("Reconnected was called by a Provider that closes")
 	}
 }
 

@@ -53,7 +53,7 @@ func (p *Provider) deliver(l *link, messages []ipv4.Message, names map[netip.Add
 	var from netip.AddrPort
 	var frames [][]byte
 	flush := func() {
-		if len(frames) > 0 && !l.closing.Load() {
+		if len(frames) > 0 {
 			p.env.Deliver(provider.Batch{Frames: frames, From: printed(from, names)})
 		}
 		frames = nil

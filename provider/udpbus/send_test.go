@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -129,10 +130,15 @@ func full(l *link, _ []ipv4.Message) (int, error) {
 }
 
 func TestSend_EndsWithItsContext(t *testing.T) {
-	p := sentThrough(t, Config{}, full)
+	waiting := make(chan struct{})
+	p := sentThrough(t, Config{}, func(l *link, ms []ipv4.Message) (int, error) {
+		close(waiting)
+		return full(l, ms)
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error)
 	go func() { result <- p.Send(ctx, frames(1)) }()
+	<-waiting
 	cancel()
 	if err := <-result; !errors.Is(err, context.Canceled) {
 		t.Errorf("Send whose ctx ended while it waited: %v", err)
@@ -142,6 +148,28 @@ func TestSend_EndsWithItsContext(t *testing.T) {
 	l.outMsg = batches(l.out)
 	if err := p.Send(t.Context(), frames(1)); err != nil {
 		t.Errorf("the next Send: %v", err)
+	}
+	if err := p.Send(ctx, frames(1)); !errors.Is(err, context.Canceled) {
+		t.Errorf("Send with a ctx that has ended: %v", err)
+	}
+}
+
+// The list may be the same in all instances.
+func TestSend_LeavesThisInstanceOut(t *testing.T) {
+	var to []string
+	cfg := Config{Mode: Unicast, Peers: []string{"127.0.0.1:9", "127.0.0.2:9", "127.0.0.1:10"}}
+	p := sentThrough(t, cfg, func(_ *link, ms []ipv4.Message) (int, error) {
+		for _, m := range ms {
+			to = append(to, m.Addr.String())
+		}
+		return len(ms), nil
+	})
+	p.link.Load().self = netip.MustParseAddrPort("127.0.0.1:9")
+	if err := p.Send(t.Context(), frames(1)); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"127.0.0.1:10", "127.0.0.2:9"}; !slices.Equal(to, want) {
+		t.Errorf("sent to %v, want %v", to, want)
 	}
 }
 
@@ -210,6 +238,20 @@ func TestReporter_SpeaksOnceASecond(t *testing.T) {
 			t.Errorf("2.5 s are %d lines:\n%s", n, &log)
 		}
 	})
+}
+
+func TestDeliver_KeepsSourcesApart(t *testing.T) {
+	p := newTest(t, Config{})
+	var got []string
+	p.env.Deliver = func(b provider.Batch) { got = append(got, b.From+" "+string(bytes.Join(b.Frames, []byte(",")))) }
+	var messages []ipv4.Message
+	for i, port := range []int{1, 1, 2, 1, 7, 2} { // 7 is this instance
+		messages = append(messages, ipv4.Message{Buffers: [][]byte{{byte('a' + i)}}, N: 1, Addr: &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: port}})
+	}
+	p.deliver(&link{self: netip.MustParseAddrPort("192.0.2.1:7")}, messages, make(map[netip.AddrPort]string))
+	if want := []string{"192.0.2.1:1 a,b", "192.0.2.1:2 c", "192.0.2.1:1 d", "192.0.2.1:2 f"}; !slices.Equal(got, want) {
+		t.Errorf("delivered %q, want %q", got, want)
+	}
 }
 
 // Strangers can invent as many sources as they like.
