@@ -392,6 +392,38 @@ func TestUnknownStream_IsHeldUntilTheMemberTableTells(t *testing.T) {
 	c.verify()
 }
 
+func TestUnknownStream_HeardWhileHeldCountsAsHeard(t *testing.T) {
+	m := New(testConfig(site.NewStreamID(1, 1), 1))
+	var fx Effects
+	now := time.Unix(5, 0)
+	other := site.NewStreamID(2, 2)
+	m.Start(now, nil, &fx)
+	hear(m, other, now, wire.Heartbeat{}, &fx)
+	m.Members(now, []site.Member{{Site: testSite, Stream: other, State: site.MemberOpen}}, true, &fx)
+	if _, err := m.Raise(now, &wire.Event{}, false, &fx); err != nil {
+		t.Fatal(err)
+	}
+	m.Handed(now, m.Take(now, nil)[0].Number, &fx)
+	if got := m.Peers()[0]; !got.HeardAt.Equal(now) || m.Drained(now) {
+		t.Errorf("%+v, drained %v; want a live receiver that Shutdown waits for", got, m.Drained(now))
+	}
+}
+
+func TestOrdered_WaitingKeepsNoFrameAlive(t *testing.T) {
+	m, other, now, fx := pair(t)
+	frame := append(wire.AppendRecord(nil, &wire.Event{ID: wire.ID{1}, Order: 2, Payload: []byte("x")}),
+		wire.AppendRecord(nil, &wire.Event{ID: wire.ID{2}, Payload: make([]byte, 1000)})...)
+	m.Receive(now, wire.Header{Type: wire.TypeEvents, Site: testSite, Stream: other, Number: 2, Ordinal: 1, Count: 2}, frame, fx)
+	p := m.byStream[other]
+	if len(p.waiting) != 1 {
+		t.Fatalf("%d events wait, want 1", len(p.waiting))
+	}
+	clear(frame)
+	if got := p.waiting[0].Event.Payload; string(got) != "x" || cap(got) > 64 {
+		t.Errorf("the payload is %q with room for %d bytes: it is part of the frame", got, cap(got))
+	}
+}
+
 func TestUnknownStream_IsDroppedWhenTheTableDoesNotKnowIt(t *testing.T) {
 	m := New(testConfig(site.NewStreamID(1, 1), 1))
 	var fx Effects

@@ -132,6 +132,7 @@ func (m *Machine) begin(now time.Time, p *peer, base site.Mark, fx *Effects) {
 	p.state = peerOpen
 	m.ackSoon(now)
 	for _, f := range m.held.take(p.stream) {
+		p.heardAt = now
 		m.count(m.accept(now, p, f.header, f.body, fx))
 	}
 }

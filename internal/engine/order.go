@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"slices"
 
 	"github.com/carillon-go/carillon/internal/wire"
@@ -58,6 +59,7 @@ func (p *peer) inOrder(it *Item, number uint64) bool {
 }
 
 func (m *Machine) wait(p *peer, w waitingItem) {
+	w.Event.Payload = bytes.Clone(w.Event.Payload) // or one event would keep its whole frame, which is not counted
 	i, _ := slices.BinarySearchFunc(p.waiting, w, func(a, b waitingItem) int {
 		if a.Ordinal < b.Ordinal {
 			return -1
