@@ -161,12 +161,15 @@ func TestSockets_HostileDatagramsAreDroppedCountedAndNotAnswered(t *testing.T) {
 	}
 	eventually(t, "the genuine event is told", func() bool { return told.Load() == 1 })
 
-	before := target.Stats()
+	before, beforeSender := target.Stats(), sender.Stats()
 	var attacks [][]byte
 	for i := range genuine {
 		altered := slices.Clone(genuine)
 		altered[i] ^= 1 << (i % 8)
-		attacks = append(attacks, altered, slices.Clone(genuine[:i]))
+		attacks = append(attacks, altered)
+		if i > 0 {
+			attacks = append(attacks, slices.Clone(genuine[:i]))
+		}
 	}
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, n := range []int{1, 75, 76, 77, 200, 1200, 1400} {
@@ -189,21 +192,44 @@ func TestSockets_HostileDatagramsAreDroppedCountedAndNotAnswered(t *testing.T) {
 		wire.PutHeader(forged, h)
 		attacks = append(attacks, forged)
 	}
-	for _, a := range attacks {
-		// The group reaches all members; the spy's socket is one that sends to it.
-		if err := spy(a); err != nil {
-			t.Fatal(err)
+	// What is still said of the start answers no attack: wait until both are idle.
+	beats := map[site.StreamID]int{}
+	for idle := false; !idle; {
+		select {
+		case f := <-seen:
+			if h, err := wire.ParseHeader(f); err == nil && h.Type == wire.TypeHeartbeat {
+				beats[h.Stream]++
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("heartbeats seen in 10 s: %v", beats)
+		}
+		idle = len(beats) == 2
+		for _, n := range beats {
+			idle = idle && n >= 3
 		}
 	}
-
 	sum := func(s carillon.Stats) (n uint64) {
 		for _, d := range s.Drops {
 			n += d
 		}
 		return n
 	}
-	// Datagrams of no bytes, and those above the provider's limit, do not get as far as the Broker.
-	eventually(t, "every attack is dropped", func() bool { return sum(target.Stats())-sum(before) >= uint64(len(attacks))-20 })
+	sent := uint64(0)
+	arrived := func() bool {
+		return sum(target.Stats())-sum(before) >= sent && sum(sender.Stats())-sum(beforeSender) >= sent
+	}
+	for _, a := range attacks {
+		// The group reaches all members; the spy's socket is one that sends to it.
+		if err := spy(a); errors.Is(err, provider.ErrFrameTooLarge) {
+			continue
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if sent++; sent%32 == 0 { // no more than any receive buffer holds
+			eventually(t, "the attacks so far are dropped", arrived)
+		}
+	}
+	eventually(t, "every attack is dropped", arrived)
 	after := target.Stats()
 	t.Logf("%d attacks: %v", len(attacks), after.Drops)
 	for _, reason := range []carillon.DropReason{carillon.DropMalformed, carillon.DropBadTag, carillon.DropForeignSite, carillon.DropUnknownKey, carillon.DropVersion, carillon.DropDuplicate} {
@@ -219,17 +245,10 @@ func TestSockets_HostileDatagramsAreDroppedCountedAndNotAnswered(t *testing.T) {
 	}
 	// Whatever the two say goes to the group, so an answer would be more than their
 	// idle heartbeats.
-	if got := sender.Stats(); got.Drops[carillon.DropBadTag] == 0 {
-		t.Error("the attacks did not reach the other instance")
-	}
-	answers := 0
 	for len(seen) > 0 {
 		if h, err := wire.ParseHeader(<-seen); err == nil && h.Type != wire.TypeHeartbeat && h.Type != wire.TypeACK {
-			answers++
+			t.Errorf("a frame of type %v from stream %v, besides heartbeats and the ACK of the genuine event", h.Type, h.Stream)
 		}
-	}
-	if answers > 0 {
-		t.Errorf("%d frames besides heartbeats and the ACK of the genuine event", answers)
 	}
 	// And the way is still open.
 	if err := sender.Event(id).Raise(t.Context(), carillon.ID{}, "again"); err != nil {
@@ -254,15 +273,7 @@ func udpbusSpy(t *testing.T, port int, seen chan<- []byte) func([]byte) error {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.Close() })
-	return func(f []byte) error {
-		if len(f) == 0 {
-			return nil
-		}
-		if err := p.Send(context.Background(), [][]byte{f}); !errors.Is(err, provider.ErrFrameTooLarge) {
-			return err
-		}
-		return nil
-	}
+	return func(f []byte) error { return p.Send(context.Background(), [][]byte{f}) }
 }
 
 // eventually waits until ok, for real sockets, where there is no fake clock.
