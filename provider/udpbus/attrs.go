@@ -9,7 +9,6 @@ import (
 
 // Keys of log attributes.
 const (
-	keyProvider  = "provider"
 	keyMode      = "mode"
 	keyGroup     = "group"
 	keyInterface = "interface"

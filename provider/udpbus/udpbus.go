@@ -12,7 +12,7 @@
 //
 // One datagram per frame, sent once, whatever the number of instances. Nothing is repeated,
 // ordered or acknowledged: datagrams may be lost, overtaken or
-// doubled, and the Broker numbers and repairs. Instances on one machine hear each
+// doubled, and the Broker, which numbers them, notices. Instances on one machine hear each
 // other; none hears itself. A receiver that is too slow loses what its
 // kernel's buffer cannot hold, and delays nobody. When the interface goes
 // away, Send fails; when it is back, or has another address, the group is joined
@@ -140,7 +140,7 @@ func (p *Provider) Start(ctx context.Context, env provider.Env) error {
 	if err := p.begin(); err != nil {
 		return err
 	}
-	p.env, p.log = env, env.Logger.With(keyProvider, name)
+	p.env, p.log = env, env.Logger
 	if p.cfg.Mode == Unicast {
 		if err := p.resolve(ctx); err != nil {
 			return err
