@@ -202,6 +202,12 @@ func (b *Broker) flush(ctx context.Context) error {
 	b.mu.Unlock()
 	left, err := b.waitProgress(ctx, func() uint64 { return want - min(b.handed, want) })
 	if err != nil {
+		b.mu.Lock()
+		enabled := b.enabled
+		b.mu.Unlock()
+		if !enabled {
+			return fmt.Errorf("carillon: flush: %d events wait for Enable: %w", left, err)
+		}
 		return fmt.Errorf("carillon: flush: %d events were not handed to every provider: %w", left, err)
 	}
 	return nil

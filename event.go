@@ -139,7 +139,9 @@ func LocalOnly() RaiseOption { return RaiseOption{localOnly: true} }
 // instances elsewhere. raiser is passed along; it may be zero.
 //
 // The parameter must be of the type of the event's definition. Without one it is
-// nil, a []byte or a string, unless the raise stays in this instance.
+// nil, a []byte or a string, unless the raise stays in this instance. It is encoded
+// only if it leaves this instance: a Broker without providers finds no fault with a
+// parameter that cannot be.
 //
 // Raise does not wait for the network: what could not be sent is kept and sent
 // later. It waits only while [Config.UnsentBytes] are unsent or a live receiver

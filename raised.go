@@ -18,7 +18,7 @@ type Raised[T any] struct {
 
 	Local   bool      // raised by this instance
 	Source  Source    // which instance raised it
-	Ordinal uint64    // place in the source's stream; 0 if Local
+	Ordinal uint64    // place in the source's stream, from 0 on; 0 too if Local, which has none
 	Sent    time.Time // when it was sent, by the source's clock; information only
 }
 
@@ -57,7 +57,8 @@ type Missed struct {
 	Known bool
 
 	// Source is the instance that raised them, and First and Last are the
-	// ordinals of the first and the last of them in its stream. All three are zero
+	// ordinals of the first and the last of them in its stream; ordinals begin at 0,
+	// so look at Source to know whether they say anything. All three are zero
 	// when reports about several streams were merged, or when Count is 0.
 	Source      Source
 	First, Last uint64

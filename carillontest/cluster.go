@@ -118,6 +118,10 @@ func (c *Cluster) Bus() *membus.Bus { return c.bus }
 func (c *Cluster) at(i int) instance {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if i < 0 || i >= len(c.instances) {
+		c.t.Helper()
+		c.t.Fatalf("carillontest: there is no instance %d; the cluster has %d, from 0 on", i, len(c.instances))
+	}
 	return *c.instances[i]
 }
 

@@ -47,6 +47,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer rows.Close()
 	tcp, err := tcpbus.New(tcpbus.Config{}) // no endpoints: instances find each other in the database
 	if err != nil {
 		return err

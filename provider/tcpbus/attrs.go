@@ -2,7 +2,6 @@ package tcpbus
 
 // Keys of log attributes.
 const (
-	keyProvider   = "provider"
 	keyAddress    = "address"
 	keyAdvertised = "advertised"
 	keyStream     = "stream"

@@ -177,7 +177,7 @@ func (p *Provider) Start(ctx context.Context, env provider.Env) error {
 	default:
 		return provider.ErrClosed
 	}
-	p.env, p.log = env, env.Logger.With(slog.String(keyProvider, name))
+	p.env, p.log = env, env.Logger
 	if err := p.listen(ctx); err != nil {
 		return err
 	}
