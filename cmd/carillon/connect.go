@@ -163,8 +163,8 @@ func known(ctx context.Context, db site.Database, s *appsettings.Settings) (site
 }
 
 // open joins the site that the flags and the configuration name. Leaving says
-// goodbye to the other instances.
-func open(ctx context.Context, std streams, f *siteFlags, p *providerFlag, role carillon.Role) (b *carillon.Broker, leave func(), err error) {
+// goodbye to the other instances; its error says what was left undone.
+func open(ctx context.Context, std streams, f *siteFlags, p *providerFlag, role carillon.Role) (b *carillon.Broker, leave func() error, err error) {
 	s, err := f.settings(std, p.Provider)
 	if err != nil {
 		return nil, nil, err
@@ -196,11 +196,11 @@ func open(ctx context.Context, std streams, f *siteFlags, p *providerFlag, role 
 	if err != nil {
 		return nil, nil, joinProblem(s, err)
 	}
-	return b, func() {
+	return b, func() error {
+		defer closeDatabase()
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 		defer cancel()
-		b.Shutdown(ctx) // whoever did not hear the goodbye waits for the lease
-		closeDatabase()
+		return b.Shutdown(ctx)
 	}, nil
 }
 

@@ -44,7 +44,7 @@ func (c *demoCmd) Validate() error {
 		return fmt.Errorf("--instances %d is not possible; the demonstration runs 2 to %d", c.Instances, maxDemo)
 	}
 	if c.Port < 1 || c.Port+c.Instances > 65535 {
-		return fmt.Errorf("--port %d is not possible: %d ports are needed from there, and 65535 is the last", c.Port, c.Instances+1)
+		return fmt.Errorf("--port %d is not possible: it is the first of %d ports, 1 to %d", c.Port, c.Instances+1, 65535-c.Instances)
 	}
 	return nil
 }
@@ -199,8 +199,7 @@ func (c *demoCmd) listen() (net.Listener, error) {
 			} else {
 				err = fmt.Errorf("port %d, which %s needs, cannot be used: %w", c.Port+i, what, err)
 			}
-			return nil, &problem{exitUnavailable, err,
-				fmt.Sprintf("choose %d free ports in a row by their first: carillon demo --port 18080", c.Instances+1)}
+			return nil, &problem{exitUnavailable, err, c.otherPorts()}
 		}
 		if i == 0 {
 			dash = ln
@@ -209,6 +208,28 @@ func (c *demoCmd) listen() (net.Listener, error) {
 		}
 	}
 	return dash, nil
+}
+
+// otherPorts says which ports were free a moment ago.
+func (c *demoCmd) otherPorts() string {
+	n := c.Instances + 1
+	free := func(port int) bool {
+		ln, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			return false
+		}
+		ln.Close()
+		return true
+	}
+	run := 0
+	for port := 18080; port < 18080+1000; port++ {
+		if !free(port) {
+			run = 0
+		} else if run++; run == n {
+			return fmt.Sprintf("%d to %d are free: carillon demo --instances %d --port %d", port-n+1, port, c.Instances, port-n+1)
+		}
+	}
+	return fmt.Sprintf("choose %d free ports in a row by their first, with --port", n)
 }
 
 // prepare makes the database before the instances start.

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carillon-go/carillon"
 	"github.com/carillon-go/carillon/examples/cms/dashboard"
 )
 
@@ -293,6 +294,10 @@ func TestDemo_SaysWhichPortIsTaken(t *testing.T) {
 		if r.code != exitUnavailable || !strings.HasPrefix(r.err, want) || strings.Count(r.err, "\n") != 2 || r.out != "" {
 			t.Errorf("%+v, want code %d and %q", r, exitUnavailable, want)
 		}
+		var first, last, n, p int
+		if _, err := fmt.Sscanf(r.err[strings.Index(r.err, "\n"):], "\n%d to %d are free: carillon demo --instances %d --port %d", &first, &last, &n, &p); err != nil || last != first+2 || n != 2 || p != first || first <= port+2 && port <= last {
+			t.Errorf("the hint in %q: %v", r.err, err)
+		}
 		if left, _ := os.ReadDir(tmp); len(left) > 0 {
 			t.Errorf("left behind: %v", left)
 		}
@@ -359,11 +364,16 @@ func TestCommands_JoinARunningSite(t *testing.T) {
 	if line, err := bufio.NewReader(said).ReadString('\n'); err != nil || line != "listening to 2 other instances; Ctrl-C ends\n" {
 		t.Fatalf("listen says %q, %v", line, err)
 	}
-	for _, args := range [][]string{
+	for i, args := range [][]string{
 		{id}, {id, "some text"}, {id, "AAEC", "--as", "base64"}, {typed, `{"a": [1]}`, "--as", "json"},
 	} {
 		r := carillonCmd(t, nil, append(append([]string{"raise"}, args...), site...)...)
-		if r.code != 0 || r.out != fmt.Sprintf("raised %s for 3 other instances\n", args[0]) {
+		n := 3
+		if i == 3 && strings.Contains(r.out, "by 2 of 2") {
+			n = 2 // listen had enough, and left first
+		}
+		said := fmt.Sprintf("raised %s: handed to tcp; acknowledged by %d of %d other instances\n", args[0], n, n)
+		if r.code != 0 || r.out != said {
 			t.Errorf("raise %v: %+v", args, r)
 		}
 	}
@@ -419,6 +429,40 @@ func TestCommands_JoinARunningSite(t *testing.T) {
 	}
 }
 
+// An instance that stands still has its lease for a while, and acknowledges nothing.
+func TestCommands_RaiseSaysHowManyAcknowledged(t *testing.T) {
+	d := startDemo(t, 2)
+	pid := d.instances()[0].PID
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(pid, syscall.SIGCONT) // it may have ended
+	r := carillonCmd(t, nil, "raise", "0b6ddc3c-19a5-4a4f-bd68-0f6e7c52c301", "--json",
+		"--database", "sqlite:"+filepath.Join(d.folder, demoFile), "--site", "carillon-demo")
+	var got raised
+	if err := json.Unmarshal([]byte(r.out), &got); err != nil {
+		t.Fatalf("%v: %+v", err, r)
+	}
+	if r.code != exitTimeout || got.Listeners != 2 || got.Acknowledged != 1 || !slices.Equal(got.Providers, []string{"tcp"}) ||
+		!strings.Contains(r.err, "carillon: 1 of 2 other instances did not acknowledge the event") {
+		t.Errorf("%+v: %+v", got, r)
+	}
+}
+
+func TestCommands_RaiseSortsItsErrors(t *testing.T) {
+	for err, want := range map[error]int{
+		carillon.ErrUnsent:   exitTimeout,
+		carillon.ErrTooLarge: exitUsage,
+		carillon.ErrClosed:   exitFailed,
+		carillon.ErrRole:     exitFailed,
+	} {
+		var out strings.Builder
+		if code := fail(&out, raiseProblem(fmt.Errorf("raise: %w", err))); code != want || strings.Contains(out.String(), ": carillon: ") {
+			t.Errorf("%v: code %d, want %d: %s", err, code, want, &out)
+		}
+	}
+}
+
 func TestCommands_SayWhatIsWrong(t *testing.T) {
 	dir := t.TempDir()
 	db := filepath.Join(dir, "site.db")
@@ -447,6 +491,9 @@ func TestCommands_SayWhatIsWrong(t *testing.T) {
 		{"members --config " + broken, exitUsage, "Sight"},
 		{"members --config " + filepath.Join(dir, "missing.json"), exitUsage, "missing.json"},
 		{"raise 12 --database sqlite:" + db + " --site s", exitUsage, "is not a GUID"},
+		{"raise 00000000-0000-0000-0000-000000000000", exitUsage, "is zero"},
+		{"raise " + id + " --as text", exitUsage, "there is none"},
+		{"demo --port=-1", exitUsage, "the first of 3 ports, 1 to 65533"},
 		{"raise " + id + " x --as json", exitUsage, "is not JSON"},
 		{"raise " + id + " x --as base64", exitUsage, "is not base64"},
 		{"raise " + id + " x --as xml", exitUsage, "xml"},

@@ -61,7 +61,11 @@ func (c *listenCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer func() {
+		if err := leave(); err != nil {
+			fmt.Fprintf(std.err, "carillon: leaving the site: %s\n", said(err))
+		}
+	}()
 
 	p := &printer{w: std.out, json: c.JSON, left: c.Count, full: make(chan struct{})}
 	b.OnReceived(func(r carillon.Received) {

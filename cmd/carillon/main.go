@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -55,7 +56,7 @@ Exit codes:
   2  the command line or the configuration is wrong
   3  the site database cannot be used
   4  something on this machine is not available: a port, a folder, the network
-  5  it did not happen in time
+  5  it did not happen in time, or not every instance acknowledged it
 `
 
 // A problem is an error with what a person can do about it and the exit code.
@@ -113,9 +114,15 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 	return exitOK
 }
 
+// said returns what err says, without the name that messages of the package carillon
+// begin with: the program's own is in front of it already.
+func said(err error) string {
+	return strings.ReplaceAll(strings.TrimPrefix(err.Error(), "carillon: "), ": carillon: ", ": ")
+}
+
 // fail prints err and returns its exit code.
 func fail(w io.Writer, err error) int {
-	fmt.Fprintf(w, "carillon: %v\n", err)
+	fmt.Fprintf(w, "carillon: %s\n", said(err))
 	p, ok := errors.AsType[*problem](err)
 	if !ok {
 		return exitFailed
