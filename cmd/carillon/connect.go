@@ -6,9 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	_ "github.com/go-sql-driver/mysql"
@@ -26,7 +32,7 @@ import (
 type siteFlags struct {
 	Config   string        `placeholder:"PATH" help:"Settings file (default: appsettings.json in this folder, if there is one)."`
 	Database string        `placeholder:"DRIVER:DSN" help:"Site database, as in sqlite:site.db, pgx:postgres://host/db, mysql:user@tcp(host)/db. A password given here is visible to others on this machine."`
-	Site     string        `placeholder:"NAME" help:"Name of the site in its database."`
+	Site     string        `placeholder:"NAME" help:"Name of the site in its database (default: Carillon:Site, Carillon:Application, or the only one there is)."`
 	Timeout  time.Duration `default:"10s" help:"How long to wait for the database and the other instances."`
 }
 
@@ -48,7 +54,8 @@ const driverChoices = "sqlite, pgx, mysql"
 // configuration says otherwise.
 const application = "carillon"
 
-// settings reads the configuration and lets the flags have the last word.
+// settings reads the configuration and lets the flags have the last word. The site
+// is empty if none is named.
 func (f *siteFlags) settings(std streams, providers []string) (*appsettings.Settings, error) {
 	s, err := appsettings.Load(appsettings.Options{Path: f.Config})
 	if err != nil {
@@ -80,10 +87,6 @@ func (f *siteFlags) settings(std streams, providers []string) (*appsettings.Sett
 	if s.Site == "" {
 		s.Site = s.Application
 	}
-	if s.Site == "" {
-		return nil, &problem{exitUsage, errors.New("no site is configured"),
-			"name it with --site, or set Carillon:Site in " + f.path()}
-	}
 	if s.Application == "" {
 		s.Application = application
 	}
@@ -103,6 +106,11 @@ func (f *siteFlags) path() string {
 // openDatabase opens what the settings name. Closing gives everything back.
 func openDatabase(s *appsettings.Settings) (db *sqlsite.Database, closeAll func(), err error) {
 	dsn := s.Database.DSN.Reveal()
+	if s.Database.Driver == "sqlite" {
+		if err := missingFile(dsn); err != nil {
+			return nil, nil, err
+		}
+	}
 	if s.Database.Driver == "sqlite" && !strings.Contains(dsn, "mode=") {
 		// A misspelt path must not become a new, empty database.
 		dsn = existing(dsn)
@@ -120,6 +128,38 @@ func openDatabase(s *appsettings.Settings) (db *sqlsite.Database, closeAll func(
 	return db, func() { db.Close(); pool.Close() }, nil
 }
 
+// missingFile returns the problem with a SQLite DSN whose file is not there; nil if it
+// is, or if the DSN does not tell.
+func missingFile(dsn string) error {
+	path, uri := strings.CutPrefix(dsn, "file:")
+	if uri {
+		path, _, _ = strings.Cut(path, "?")
+		if p, ok := strings.CutPrefix(path, "//"); ok {
+			if i := strings.Index(p, "/"); i >= 0 {
+				path = p[i:] // behind the host
+			}
+		}
+		var err error
+		if path, err = url.PathUnescape(path); err != nil {
+			return nil
+		}
+		if strings.Contains(dsn, "mode=memory") {
+			return nil
+		}
+	}
+	if path == "" || path == ":memory:" {
+		return nil
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	hint := "correct the path in --database, or in Carillon:Database:Dsn"
+	if wd, err := os.Getwd(); err == nil && !filepath.IsAbs(path) {
+		hint = "the path counts from the working directory, which is " + wd
+	}
+	return &problem{exitDatabase, fmt.Errorf("the site database (sqlite) cannot be used: there is no file %s", path), hint}
+}
+
 // existing makes a SQLite DSN that fails where there is no file.
 func existing(dsn string) string {
 	if !strings.HasPrefix(dsn, "file:") {
@@ -133,6 +173,9 @@ func existing(dsn string) string {
 
 // databaseProblem says what to do about a database that cannot be used.
 func databaseProblem(s *appsettings.Settings, err error) error {
+	if strings.Contains(err.Error(), "the tables are not there") {
+		return noSites(s)
+	}
 	hint := "is it running, and may this user log in? another database: --database DRIVER:DSN"
 	if s.Database.Driver == "sqlite" {
 		hint = "is that the path of the file, and may this user read and write it and its folder?"
@@ -140,8 +183,15 @@ func databaseProblem(s *appsettings.Settings, err error) error {
 	return &problem{exitDatabase, fmt.Errorf("the site database (%s) cannot be used: %w", s.Database.Driver, err), hint}
 }
 
+// noSites is the problem with a database in which there is nothing.
+func noSites(s *appsettings.Settings) error {
+	return &problem{exitDatabase, fmt.Errorf("the site database (%s) has no sites", s.Database.Driver),
+		"no instance has opened a site here yet; is this the right database?"}
+}
+
 // known makes sure that the site is in the database: opening a Broker would
 // create it, and a misspelt name would be a new site where nobody is.
+// If none is named and there is only one, that is it.
 func known(ctx context.Context, db site.Database, s *appsettings.Settings) (site.Site, error) {
 	sites, err := db.Sites(ctx)
 	if err != nil {
@@ -154,10 +204,18 @@ func known(ctx context.Context, db site.Database, s *appsettings.Settings) (site
 		}
 		names = append(names, st.Name)
 	}
-	hint := "it has none yet; the first instance that starts creates its own"
-	if len(names) > 0 {
-		slices.Sort(names)
-		hint = "it has: " + strings.Join(names, ", ")
+	if len(names) == 0 {
+		return site.Site{}, noSites(s)
+	}
+	if s.Site == "" && len(sites) == 1 {
+		s.Site = sites[0].Name
+		return sites[0], nil
+	}
+	slices.Sort(names)
+	hint := "it has: " + strings.Join(names, ", ")
+	if s.Site == "" {
+		return site.Site{}, &problem{exitUsage, errors.New("no site is configured, and the database has several"),
+			"name it with --site, Carillon:Site or Carillon:Application; " + hint}
 	}
 	return site.Site{}, &problem{exitUsage, fmt.Errorf("there is no site %q in the database", s.Site), hint}
 }
@@ -210,9 +268,19 @@ func joinProblem(s *appsettings.Settings, err error) error {
 		return &problem{exitUsage, err, ""}
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return &problem{exitTimeout, err, "wait longer with --timeout, or see who does not answer: carillon members"}
+		return &problem{exitTimeout, err, "wait longer with --timeout, or see who does not answer: " + invocation() + " members"}
 	}
-	return &problem{exitUnavailable, fmt.Errorf("join the site %q: %w", s.Site, err), "who is there: carillon members"}
+	hint := "who is there: " + invocation() + " members"
+	if cannotBind(err) {
+		hint = "choose an address of this machine that is free: Carillon:Tcp:Listen for tcp, Carillon:Udp:Port for udp"
+	}
+	return &problem{exitUnavailable, err, hint}
+}
+
+// cannotBind reports whether an address could not be listened on.
+func cannotBind(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "listen" || errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL)
 }
 
 // warnings logs what a person at a terminal should know.

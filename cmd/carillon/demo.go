@@ -175,7 +175,7 @@ func (c *demoCmd) greet(w io.Writer, dir string) {
 	}
 	fmt.Fprint(w, "\n  Open a page on instance 1, edit it on instance 2, refresh instance 1.\n")
 	if c.Events == "on" {
-		fmt.Fprintf(w, "  Who is there: carillon members --database sqlite:%s --site %s\n", filepath.Join(dir, demoFile), cms.SiteName)
+		fmt.Fprintf(w, "  Who is there: %s members --database sqlite:%s --site %s\n", invocation(), filepath.Join(dir, demoFile), cms.SiteName)
 	}
 	fmt.Fprintf(w, "  Ctrl-C stops everything and removes %s.\n\n", dir)
 }
@@ -226,7 +226,7 @@ func (c *demoCmd) otherPorts() string {
 		if !free(port) {
 			run = 0
 		} else if run++; run == n {
-			return fmt.Sprintf("%d to %d are free: carillon demo --instances %d --port %d", port-n+1, port, c.Instances, port-n+1)
+			return fmt.Sprintf("%d to %d are free: %s demo --instances %d --port %d", port-n+1, port, invocation(), c.Instances, port-n+1)
 		}
 	}
 	return fmt.Sprintf("choose %d free ports in a row by their first, with --port", n)

@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -17,7 +18,9 @@ import (
 	"time"
 
 	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/examples/cms"
 	"github.com/carillon-go/carillon/examples/cms/dashboard"
+	"github.com/carillon-go/carillon/site/sqlsite"
 )
 
 // providers are those that the demonstration can use.
@@ -294,8 +297,8 @@ func TestDemo_SaysWhichPortIsTaken(t *testing.T) {
 		if r.code != exitUnavailable || !strings.HasPrefix(r.err, want) || strings.Count(r.err, "\n") != 2 || r.out != "" {
 			t.Errorf("%+v, want code %d and %q", r, exitUnavailable, want)
 		}
-		var first, last, n, p int
-		if _, err := fmt.Sscanf(r.err[strings.Index(r.err, "\n"):], "\n%d to %d are free: carillon demo --instances %d --port %d", &first, &last, &n, &p); err != nil || last != first+2 || n != 2 || p != first || first <= port+2 && port <= last {
+		var first, last int
+		if _, err := fmt.Sscanf(r.err[strings.Index(r.err, "\n")+1:], "%d to %d are free:", &first, &last); err != nil || last != first+2 || !strings.HasSuffix(r.err, fmt.Sprintf(" demo --instances 2 --port %d\n", first)) || first <= port+2 && port <= last {
 			t.Errorf("the hint in %q: %v", r.err, err)
 		}
 		if left, _ := os.ReadDir(tmp); len(left) > 0 {
@@ -407,9 +410,34 @@ func TestCommands_JoinARunningSite(t *testing.T) {
 		}
 	}
 
+	if r := carillonCmd(t, nil, "members", "--database", site[1]); r.code != 0 || strings.Count(r.out, "\n") != 3 {
+		t.Errorf("members of the only site: %+v", r)
+	}
+	pool, err := sql.Open("sqlite", cms.DSN(filepath.Join(d.folder, demoFile)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	sites, err := sqlsite.New(pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sites.Close()
+	if _, err := sites.EnsureSite(t.Context(), "another"); err != nil {
+		t.Fatal(err)
+	}
+	if r := carillonCmd(t, nil, "members", "--database", site[1]); r.code != exitUsage || !strings.Contains(r.err, "it has: another, carillon-demo\n") {
+		t.Errorf("members of one of two sites: %+v", r)
+	}
+	// The port of an instance.
+	taken := strings.TrimPrefix(members.Members[0].Addresses["tcp"][0], "tcp://")
+	if r := carillonCmd(t, []string{"Carillon__Tcp__Listen=" + taken}, append([]string{"raise", id}, site...)...); r.code != exitUnavailable || !strings.Contains(r.err, "Carillon:Tcp:Listen") {
+		t.Errorf("raise with a port that is taken: %+v", r)
+	}
+
 	for _, args := range [][]string{{"raise", id}, {"listen"}, {"members"}} {
 		r := carillonCmd(t, nil, append(args, "--database", site[1], "--site", "misspelt")...)
-		if r.code != exitUsage || !strings.Contains(r.err, `there is no site "misspelt" in the database`) || !strings.Contains(r.err, "it has: carillon-demo\n") {
+		if r.code != exitUsage || !strings.Contains(r.err, `there is no site "misspelt" in the database`) || !strings.Contains(r.err, "it has: another, carillon-demo\n") {
 			t.Errorf("%v of a site that is not there: %+v", args, r)
 		}
 	}
@@ -482,10 +510,16 @@ func TestCommands_SayWhatIsWrong(t *testing.T) {
 		{"", exitOK, ""},
 		{"nonsense", exitUsage, "nonsense"},
 		{"members", exitUsage, "no site database is configured"},
-		{"members --database sqlite:" + db, exitUsage, "no site is configured"},
+		{"members --database sqlite:" + db, exitDatabase, "no instance has opened a site here yet"},
 		{"members --database oracle:x --site s", exitUsage, "drivers: sqlite, pgx, mysql"},
 		{"members --database sqlite --site s", exitUsage, "does not say driver and address"},
-		{"members --database sqlite:" + filepath.Join(dir, "no.db") + " --site s", exitDatabase, "cannot be used"},
+		{"members --database sqlite:" + filepath.Join(dir, "no.db") + " --site s", exitDatabase, "there is no file " + dir},
+		{"members --database sqlite:no.db", exitDatabase, "counts from the working directory, which is "},
+		{"demo -port 18090", exitUsage, "did you mean --port?"},
+		{"demo --port -1", exitUsage, "the first of 3 ports, 1 to 65533"},
+		{"demo --unknown", exitUsage, " demo --help\n"},
+		{"help", exitOK, ""},
+		{"help raise", exitOK, ""},
 		{"members --database pgx:postgres://u:hush@127.0.0.1:1/db --site s --timeout 5s", exitDatabase, "cannot be used"},
 		{"members --database mysql:u:hush@tcp(127.0.0.1:1)/db --site s --timeout 5s", exitDatabase, "cannot be used"},
 		{"members --config " + broken, exitUsage, "Sight"},
@@ -521,5 +555,18 @@ func TestCommands_HelpListsExitCodesAndHidesInstances(t *testing.T) {
 	var v versionInfo
 	if err := json.Unmarshal([]byte(r.out), &v); err != nil || v.Version == "" || r.code != 0 {
 		t.Errorf("version: %+v, %v", r, err)
+	}
+}
+
+func TestCommands_KnowWhenGoRunMadeThem(t *testing.T) {
+	for path, want := range map[string]bool{
+		"/tmp/go-build12/b001/exe/carillon":         true,
+		"/home/u/.cache/go-build/ab/abc-d/carillon": true,
+		"/usr/local/bin/carillon":                   false,
+		"/home/u/go/bin/carillon":                   false,
+	} {
+		if got := byGoRun(path); got != want {
+			t.Errorf("byGoRun(%q) = %v", path, got)
+		}
 	}
 }

@@ -101,12 +101,13 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 	if err != nil {
 		panic(err) // the cli type is wrong
 	}
-	if len(args) == 0 {
-		args = []string{"--help"}
+	args = arguments(args)
+	if err := oneHyphen(parser.Model, args); err != nil {
+		return fail(std.err, err)
 	}
 	k, err := parser.Parse(args)
 	if err != nil {
-		return fail(std.err, &problem{exitUsage, err, `"carillon --help" lists the commands and their flags`})
+		return fail(std.err, &problem{exitUsage, err, usageHint(err)})
 	}
 	if err := k.Run(); err != nil {
 		return fail(std.err, err)
