@@ -56,6 +56,7 @@ func (c *demoCmd) Run(ctx context.Context, std streams) (err error) {
 		return err
 	}
 	defer ln.Close()
+	sweepFolders(os.TempDir())
 	dir, err := os.MkdirTemp("", demoFolder)
 	if err != nil {
 		return &problem{exitUnavailable, fmt.Errorf("cannot make a temporary folder: %w", err),
@@ -66,6 +67,12 @@ func (c *demoCmd) Run(ctx context.Context, std streams) (err error) {
 			err = fmt.Errorf("remove the temporary folder: %w", e)
 		}
 	}()
+	release, err := holdFolder(dir)
+	if err != nil {
+		return &problem{exitUnavailable, fmt.Errorf("cannot lock the temporary folder: %w", err),
+			"set TMPDIR to a folder on a file system that has locks"}
+	}
+	defer release()
 	if err := prepare(ctx, filepath.Join(dir, demoFile)); err != nil {
 		if ctx.Err() != nil {
 			return nil

@@ -40,6 +40,13 @@ const shutdownTimeout = 2 * time.Second
 func (c *instanceCmd) Run(ctx context.Context, std streams) error {
 	parent := os.Getppid()
 	member := fleet.NewMember(std.out)
+	release, err := holdFolder(c.Folder)
+	if err != nil {
+		err = fmt.Errorf("lock the demonstration's folder: %w", err)
+		member.Fail(err.Error())
+		return err
+	}
+	defer release()
 	asked, err := c.run(ctx, std, member)
 	if err != nil {
 		member.Fail(err.Error())
