@@ -59,7 +59,7 @@ const (
 	stallProgress  = 500 * time.Millisecond
 	unknownFor     = time.Second // how long "the member table does not know it" is believed
 	askBurst       = 8
-	askEvery       = time.Second
+	askEvery       = 200 * time.Millisecond
 	maxGaps        = 1024 // per stream; beyond it the oldest is given up
 	maxListed      = 1024 // entries in one control frame
 )
