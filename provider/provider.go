@@ -37,7 +37,8 @@ type Provider interface {
 	// Start connects and subscribes. When it returns nil, frames that others send from
 	// now on arrive at env.Deliver, or are lost for reasons other than that
 	// nobody was listening. A failed Start leaves nothing behind. ctx bounds
-	// Start alone.
+	// Start alone; when it has ended, Start fails with its error. After Close,
+	// Start returns [ErrClosed].
 	Start(ctx context.Context, env Env) error
 
 	// Send hands the frames, in their order, to the transport for all other instances and
@@ -114,6 +115,7 @@ type Batch struct {
 	// Done, if set, is called exactly once when every event of the batch is in its
 	// subscribers' queues, or was dropped for a counted reason: the moment
 	// to acknowledge a message to its message broker. It may be called before Deliver returns.
+	// A provider goes on delivering while some are not called yet.
 	Done func()
 }
 
