@@ -156,7 +156,7 @@ func (b *Broker) number(ctx context.Context, ev *wire.Event, ordered bool) error
 			return fmt.Errorf("%w: %w", ErrUnsent, ErrClosed)
 		}
 		now := time.Now()
-		_, err := b.machine.Raise(now, ev, ordered, &b.fx)
+		_, err := b.machine.Raise(now, ev, ordered)
 		if err == nil {
 			b.raised++
 		}
@@ -251,19 +251,24 @@ func (b *Broker) tick() {
 		b.mu.Unlock()
 		b.logDropped()
 
-		timer.Stop()
-		var due <-chan time.Time
-		if !at.IsZero() {
-			timer.Reset(time.Until(at))
-			due = timer.C
-		}
 		select {
-		case <-due:
+		case <-alarm(timer, at):
 		case <-b.tickWake:
 		case <-b.loopCtx.Done():
 			return
 		}
 	}
+}
+
+// alarm sets timer to go off at the time given, and returns its channel; nil,
+// which is never ready, for the zero Time.
+func alarm(timer *time.Timer, at time.Time) <-chan time.Time {
+	timer.Stop()
+	if at.IsZero() {
+		return nil
+	}
+	timer.Reset(time.Until(at))
+	return timer.C
 }
 
 // applyLocked does what the machine asks for. b.mu is held.

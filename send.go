@@ -173,14 +173,8 @@ func (b *Broker) send() {
 			}
 		}
 
-		timer.Stop()
-		var due <-chan time.Time
-		if !again.IsZero() {
-			timer.Reset(time.Until(again))
-			due = timer.C
-		}
 		select {
-		case <-due:
+		case <-alarm(timer, again):
 		case <-b.sendWake:
 		case <-b.loopCtx.Done():
 			return

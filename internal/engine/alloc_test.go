@@ -54,7 +54,7 @@ func TestRaise_AllocatesPerFrameNotPerEvent(t *testing.T) {
 	var frames []*Frame
 	got := testing.AllocsPerRun(100, func() {
 		for range 150 { // less than a frame
-			if _, err := m.Raise(now, &ev, false, fx); err != nil {
+			if _, err := m.Raise(now, &ev, false); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -87,7 +87,7 @@ func BenchmarkRaise(b *testing.B) {
 	var frames []*Frame
 	n := 0
 	for b.Loop() {
-		if _, err := m.Raise(now, &ev, false, fx); err != nil {
+		if _, err := m.Raise(now, &ev, false); err != nil {
 			b.Fatal(err)
 		}
 		if n++; n%200 == 0 {

@@ -124,6 +124,15 @@ func (n *node) row() *site.Member {
 	return &n.c.rows[i]
 }
 
+// renumber gives n a new stream with a row of its own.
+func (n *node) renumber() {
+	n.c.epoch++
+	n.stream = site.NewStreamID(n.c.epoch, 7)
+	n.c.register(n.stream)
+	n.m.Renumber(n.c.now, n.stream, &n.fx)
+	n.effects()
+}
+
 func (c *cluster) register(s site.StreamID) {
 	c.rev++
 	c.rows = append(c.rows, site.Member{Site: testSite, Stream: s, State: site.MemberOpen})
@@ -146,7 +155,7 @@ func (n *node) raise(id byte, size int, ordered bool) {
 	ord := uint64(len(n.raised))
 	payload := make([]byte, max(8, size))
 	binary.BigEndian.PutUint64(payload, ord)
-	got, err := n.m.Raise(n.c.now, &wire.Event{ID: wire.ID{id}, Raiser: wire.ID{9}, Payload: payload}, ordered, &n.fx)
+	got, err := n.m.Raise(n.c.now, &wire.Event{ID: wire.ID{id}, Raiser: wire.ID{9}, Payload: payload}, ordered)
 	if err != nil {
 		return
 	}

@@ -264,7 +264,7 @@ func TestFragments_ABigEventArrivesWholeOrIsMissedOnce(t *testing.T) {
 		a, b := c.start(), c.start()
 		c.run(time.Second)
 		m := a.m
-		if _, err := m.Raise(c.now, &wire.Event{ID: wire.ID{1}, Payload: make([]byte, 9000)}, false, &a.fx); err != nil {
+		if _, err := m.Raise(c.now, &wire.Event{ID: wire.ID{1}, Payload: make([]byte, 9000)}, false); err != nil {
 			t.Fatal(err)
 		}
 		a.raised = append(a.raised, c.now)
@@ -294,12 +294,12 @@ func TestRaise_Bounds(t *testing.T) {
 	m := New(cfg)
 	var fx Effects
 	now := time.Unix(0, 0)
-	if _, err := m.Raise(now, &wire.Event{Payload: make([]byte, 1001)}, false, &fx); !errors.Is(err, ErrTooLarge) {
+	if _, err := m.Raise(now, &wire.Event{Payload: make([]byte, 1001)}, false); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("1001 bytes of 1000: %v, want ErrTooLarge", err)
 	}
 	n := 0
 	for ; n < 10; n++ {
-		if _, err := m.Raise(now, &wire.Event{Payload: make([]byte, 1000)}, false, &fx); err != nil {
+		if _, err := m.Raise(now, &wire.Event{Payload: make([]byte, 1000)}, false); err != nil {
 			if !errors.Is(err, ErrFull) {
 				t.Fatal(err)
 			}
@@ -314,7 +314,7 @@ func TestRaise_Bounds(t *testing.T) {
 	if !fx.Space {
 		t.Error("handing on made no space")
 	}
-	if ord, err := m.Raise(now, &wire.Event{Payload: make([]byte, 1000)}, false, &fx); err != nil || ord != 2 {
+	if ord, err := m.Raise(now, &wire.Event{Payload: make([]byte, 1000)}, false); err != nil || ord != 2 {
 		t.Errorf("after handing on: ordinal %d, %v; want 2", ord, err)
 	}
 }
@@ -400,7 +400,7 @@ func TestUnknownStream_HeardWhileHeldCountsAsHeard(t *testing.T) {
 	m.Start(now, nil, &fx)
 	hear(m, other, now, wire.Heartbeat{}, &fx)
 	m.Members(now, []site.Member{{Site: testSite, Stream: other, State: site.MemberOpen}}, true, &fx)
-	if _, err := m.Raise(now, &wire.Event{}, false, &fx); err != nil {
+	if _, err := m.Raise(now, &wire.Event{}, false); err != nil {
 		t.Fatal(err)
 	}
 	m.Handed(now, m.Take(now, nil)[0].Number, &fx)
@@ -564,16 +564,13 @@ func TestRenumber_CarriesWhatWasNotTakenAndEndsTheOldStream(t *testing.T) {
 	old := a.stream
 	// Two are raised and not taken when the row is found gone.
 	for i := range byte(2) {
-		if _, err := a.m.Raise(c.now, &wire.Event{ID: wire.ID{1}, Payload: []byte{7: i}}, true, &a.fx); err != nil {
+		if _, err := a.m.Raise(c.now, &wire.Event{ID: wire.ID{1}, Payload: []byte{7: i}}, true); err != nil {
 			t.Fatal(err)
 		}
 	}
-	c.epoch++
 	a.row().State = site.MemberReaped
 	a.row().Mark = a.m.HandedMark()
-	a.stream = site.NewStreamID(c.epoch, 7)
-	c.register(a.stream)
-	a.m.Renumber(c.now, a.stream, &a.fx)
+	a.renumber()
 	a.flush()
 	c.run(5 * time.Second)
 	if got := len(b.order[a.stream][wire.ID{1}]); got != 2 || len(b.misses) != 0 {
@@ -591,11 +588,7 @@ func TestRenumber_WhatTheOldStreamLostIsMissedForReset(t *testing.T) {
 	c.loss = 1
 	a.raise(1, 8, false)
 	c.loss = 0
-	c.epoch++
-	a.stream = site.NewStreamID(c.epoch, 7)
-	c.register(a.stream)
-	a.m.Renumber(c.now, a.stream, &a.fx)
-	a.effects()
+	a.renumber()
 	c.run(5 * time.Second)
 	if len(b.misses) != 1 || b.misses[0].Reason != ReasonReset || b.misses[0].Count() != 1 {
 		t.Errorf("misses %+v, want the lost event, for reset", b.misses)
@@ -617,11 +610,7 @@ func TestRenumber_WhatWasSentAfterTheRowWasReapedIsTold(t *testing.T) {
 	c.loss = 1
 	a.raise(1, 8, false)
 	c.loss = 0
-	c.epoch++
-	a.stream = site.NewStreamID(c.epoch, 7)
-	c.register(a.stream)
-	a.m.Renumber(c.now, a.stream, &a.fx)
-	a.effects()
+	a.renumber()
 	c.run(5 * time.Second)
 	if len(b.misses) != 1 || b.misses[0].First != 1 || b.m.byStream[old] != nil {
 		t.Errorf("misses %+v, old stream %v; want event 1 missed and the stream forgotten", b.misses, b.m.byStream[old])
@@ -690,7 +679,7 @@ func spoken[C wire.Control](t *testing.T, fx *Effects) (out []C) {
 // be a gap that nobody can explain.
 func TestState_NamesWhatWasTakenForSending(t *testing.T) {
 	m, other, now, fx := pair(t)
-	if _, err := m.Raise(now, &wire.Event{}, false, fx); err != nil {
+	if _, err := m.Raise(now, &wire.Event{}, false); err != nil {
 		t.Fatal(err)
 	}
 	m.Take(now, nil)

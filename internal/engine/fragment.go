@@ -2,7 +2,6 @@ package engine
 
 import (
 	"slices"
-	"time"
 
 	"github.com/carillon-go/carillon/internal/wire"
 )
@@ -20,7 +19,7 @@ type partial struct {
 }
 
 // acceptFragment takes a fragment whose frame is new.
-func (m *Machine) acceptFragment(now time.Time, p *peer, h wire.Header, body []byte, fx *Effects) Verdict {
+func (m *Machine) acceptFragment(p *peer, h wire.Header, body []byte, fx *Effects) Verdict {
 	f, err := wire.ReadFragment(body, h.Count)
 	if err == nil && (f.Size > m.cfg.MaxEventBytes+wire.HeaderLen || uint64(f.Index) >= h.Number) {
 		err = wire.ErrMalformed
@@ -40,7 +39,7 @@ func (m *Machine) acceptFragment(now time.Time, p *peer, h wire.Header, body []b
 	part.chunks = append(part.chunks, f)
 	part.bytes += len(f.Chunk)
 	if uint64(len(part.chunks)) < part.last-part.first+1 {
-		for m.partBytes(p) > m.cfg.HoldBytes+m.cfg.MaxEventBytes {
+		for p.partBytes() > m.cfg.HoldBytes+m.cfg.MaxEventBytes {
 			m.kill(p, p.parts[slices.IndexFunc(p.parts, func(q *partial) bool { return !q.dead })], ReasonOverflow, fx)
 		}
 		return Accepted
@@ -56,7 +55,7 @@ func (m *Machine) acceptFragment(now time.Time, p *peer, h wire.Header, body []b
 		m.kill(p, part, ReasonUndecodable, fx)
 		return Undecodable
 	}
-	m.dropPart(p, part)
+	p.parts = slices.DeleteFunc(p.parts, func(q *partial) bool { return q == part })
 	if !m.subscribes() {
 		return Accepted
 	}
@@ -134,12 +133,8 @@ func (m *Machine) killParts(p *peer, g gap, why Reason, fx *Effects) uint64 {
 	return ord
 }
 
-func (m *Machine) dropPart(p *peer, part *partial) {
-	p.parts = slices.DeleteFunc(p.parts, func(q *partial) bool { return q == part })
-}
-
 // prune forgets the dead whose last frame lies below every gap.
-func (m *Machine) prune(p *peer) {
+func (p *peer) prune() {
 	if len(p.parts) == 0 {
 		return
 	}
@@ -147,7 +142,7 @@ func (m *Machine) prune(p *peer) {
 	p.parts = slices.DeleteFunc(p.parts, func(q *partial) bool { return q.dead && q.last <= low })
 }
 
-func (m *Machine) partBytes(p *peer) (n int) {
+func (p *peer) partBytes() (n int) {
 	for _, q := range p.parts {
 		n += q.bytes
 	}

@@ -39,7 +39,7 @@ func FuzzMachine_AnyVerifiedFrames(f *testing.F) {
 				rows[1].State, rows[1].Mark = site.MemberState(1+a%3), site.Mark{Frame: b, Next: c}
 				m.Members(now, rows[1:], d&1 == 1, &fx)
 			case 2:
-				if _, err := m.Raise(now, &wire.Event{ID: wire.ID{d}, Payload: body}, d&1 == 1, &fx); err == nil {
+				if _, err := m.Raise(now, &wire.Event{ID: wire.ID{d}, Payload: body}, d&1 == 1); err == nil {
 					for _, fr := range m.Take(now, nil) {
 						m.Handed(now, fr.Number, &fx)
 					}

@@ -133,7 +133,7 @@ func (m *Machine) begin(now time.Time, p *peer, base site.Mark, fx *Effects) {
 	m.ackSoon(now)
 	for _, f := range m.held.take(p.stream) {
 		p.heardAt = now
-		m.count(m.accept(now, p, f.header, f.body, fx))
+		m.counts[m.accept(now, p, f.header, f.body, fx)]++
 	}
 }
 

@@ -30,7 +30,7 @@ func (m *Machine) hold(p *peer, number uint64, from int, fx *Effects) {
 	for i := from; i < len(fx.Items); i++ {
 		it := fx.Items[i]
 		if it.Event.Order != 0 && !p.inOrder(&it, number) {
-			m.wait(p, waitingItem{Item: it, frame: number})
+			p.wait(waitingItem{Item: it, frame: number})
 			continue
 		}
 		fx.Items[keep] = it
@@ -58,7 +58,7 @@ func (p *peer) inOrder(it *Item, number uint64) bool {
 	return true
 }
 
-func (m *Machine) wait(p *peer, w waitingItem) {
+func (p *peer) wait(w waitingItem) {
 	w.Event.Payload = bytes.Clone(w.Event.Payload) // or one event would keep its whole frame, which is not counted
 	i, _ := slices.BinarySearchFunc(p.waiting, w, func(a, b waitingItem) int {
 		if a.Ordinal < b.Ordinal {

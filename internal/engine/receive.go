@@ -48,11 +48,9 @@ func (m *Machine) Receive(now time.Time, h wire.Header, body []byte, fx *Effects
 		}
 		v = m.accept(now, p, h, body, fx)
 	}
-	m.count(v)
+	m.counts[v]++
 	return v
 }
-
-func (m *Machine) count(v Verdict) { m.counts[v]++ }
 
 // Counts returns how many frames met each verdict. A frame that was held counts
 // again with what became of it.
@@ -73,7 +71,7 @@ func (m *Machine) accept(now time.Time, p *peer, h wire.Header, body []byte, fx 
 		m.sayACK(now, fx)
 	}
 	if h.Type == wire.TypeFragment {
-		v = m.acceptFragment(now, p, h, body, fx)
+		v = m.acceptFragment(p, h, body, fx)
 	} else {
 		v = m.acceptEvents(p, h, body, fx)
 	}
@@ -81,7 +79,7 @@ func (m *Machine) accept(now time.Time, p *peer, h wire.Header, body []byte, fx 
 		m.giveUp(p, ReasonOverflow, fx)
 	}
 	m.release(p, fx)
-	m.prune(p)
+	p.prune()
 	m.maybeForget(now, p)
 	return v
 }
@@ -154,7 +152,7 @@ func (m *Machine) expire(now time.Time, fx *Effects) {
 			m.giveUp(p, why, fx)
 			m.release(p, fx)
 		}
-		m.prune(p)
+		p.prune()
 		m.ackSoon(now)
 		m.maybeForget(now, p)
 	}
@@ -281,9 +279,9 @@ func (m *Machine) judgeUnknown(now time.Time, fx *Effects) {
 		}
 		h.absent[f.header.Stream] = now.Add(unknownFor)
 		if m.closed[f.header.Stream] {
-			m.count(ClosedStream)
+			m.counts[ClosedStream]++
 		} else {
-			m.count(UnknownStream)
+			m.counts[UnknownStream]++
 		}
 		return true
 	})

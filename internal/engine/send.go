@@ -19,6 +19,11 @@ type Frame struct {
 	end uint64 // bytes of this stream up to and including this frame
 }
 
+// mark returns the position that f ends at.
+func (f *Frame) mark() site.Mark {
+	return site.Mark{Frame: f.Number, Next: f.Ordinal + uint64(f.Count)}
+}
+
 // A sender numbers what this instance raises and keeps it until every receiver
 // has it, or until the ring is full.
 //
@@ -59,7 +64,7 @@ func (s *sender) reset(cfg *Config) {
 // Raise numbers ev and puts it into the frame being built; ev.Payload is copied.
 // With ordered it also numbers it among the events of its ID. The ordinal
 // returned is its place in the stream. On an error nothing has happened.
-func (m *Machine) Raise(now time.Time, ev *wire.Event, ordered bool, fx *Effects) (uint64, error) {
+func (m *Machine) Raise(now time.Time, ev *wire.Event, ordered bool) (uint64, error) {
 	s := &m.send
 	if len(ev.Payload) > m.cfg.MaxEventBytes {
 		return 0, ErrTooLarge
@@ -110,7 +115,7 @@ func (m *Machine) closeFrame(now time.Time) {
 	}
 	h := m.header(now, wire.TypeEvents)
 	h.Number, h.Ordinal = s.number+1, s.first
-	m.closeAs(&Frame{Number: h.Number, Ordinal: h.Ordinal, Count: uint32(n), Bytes: s.build.Finish(h)})
+	m.addReady(h, uint32(n), s.build.Finish(h))
 	s.build.Reset(m.cfg.FrameBytes, m.cfg.TrailerBytes)
 	s.first = s.next
 }
@@ -128,14 +133,15 @@ func (m *Machine) closeFragments(now time.Time, e *wire.Event) {
 			h.Count = 1
 		}
 		f := wire.Fragment{Index: i, Total: total, Size: len(record), Chunk: record[i*room : min((i+1)*room, len(record))]}
-		m.closeAs(&Frame{Number: h.Number, Ordinal: h.Ordinal, Count: h.Count, Bytes: wire.FragmentFrame(h, f, m.cfg.TrailerBytes)})
+		m.addReady(h, h.Count, wire.FragmentFrame(h, f, m.cfg.TrailerBytes))
 	}
 }
 
-func (m *Machine) closeAs(f *Frame) {
-	m.send.number = f.Number
-	m.send.unsent += len(f.Bytes)
-	m.send.ready = append(m.send.ready, f)
+// addReady queues a frame of count events to be taken.
+func (m *Machine) addReady(h wire.Header, count uint32, frame []byte) {
+	m.send.number = h.Number
+	m.send.unsent += len(frame)
+	m.send.ready = append(m.send.ready, &Frame{Number: h.Number, Ordinal: h.Ordinal, Count: count, Bytes: frame})
 }
 
 func (m *Machine) header(now time.Time, t wire.Type) wire.Header {
@@ -151,7 +157,7 @@ func (m *Machine) Take(now time.Time, dst []*Frame) []*Frame {
 	for _, f := range s.ready {
 		s.total += uint64(len(f.Bytes))
 		f.end = s.total
-		s.taken = site.Mark{Frame: f.Number, Next: f.Ordinal + uint64(f.Count)}
+		s.taken = f.mark()
 		s.ring = append(s.ring, f)
 		s.ringBytes += len(f.Bytes)
 		s.flight = append(s.flight, f)
@@ -192,7 +198,7 @@ func (m *Machine) Handed(now time.Time, through uint64, fx *Effects) {
 	for n < len(s.flight) && s.flight[n].Number <= through {
 		f := s.flight[n]
 		s.unsent -= len(f.Bytes)
-		s.handed = site.Mark{Frame: f.Number, Next: f.Ordinal + uint64(f.Count)}
+		s.handed = f.mark()
 		n++
 	}
 	if n == 0 {
@@ -292,7 +298,7 @@ func (m *Machine) Renumber(now time.Time, stream site.StreamID, fx *Effects) {
 		}
 		h.Stream, h.Number, h.Ordinal = stream, s.number+1, f.Ordinal-base
 		wire.PutHeader(f.Bytes, h)
-		m.closeAs(&Frame{Number: h.Number, Ordinal: h.Ordinal, Count: f.Count, Bytes: f.Bytes})
+		m.addReady(h, f.Count, f.Bytes)
 		s.next = h.Ordinal + uint64(f.Count)
 	}
 	s.first = s.next
