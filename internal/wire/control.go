@@ -20,8 +20,8 @@ const (
 )
 
 // Control is the body of a control frame: [Heartbeat], [NAK], [Gone], [Hello],
-// [State], [ACK], [Bye], [Reset] or [Digest]. Bodies are truths that stay true: a frame
-// heard twice, late or not at all does no harm.
+// [State], [ACK], [Bye], [Reset], [Digest] or [Witness]. Bodies are truths that stay
+// true: a frame heard twice, late or not at all does no harm.
 type Control interface {
 	// Type returns the type of the frames that carry this body.
 	Type() Type
@@ -38,6 +38,7 @@ type Heartbeat struct {
 // A NAK asks for frames again.
 type NAK struct {
 	Stream site.StreamID
+	Anyone bool    // whoever kept them may answer; else only the stream's own sender does
 	Ranges []Range // 1 to MaxRanges; ascending and disjoint
 }
 
@@ -50,11 +51,11 @@ type Gone struct {
 	Frames       Range
 	FirstOrdinal uint64       // of the first event in those frames
 	NextOrdinal  uint64       // of the first event after them
-	Events       []EventCount // which events they were, as far as known; at most MaxList
+	Events       []EventCount // which events they were, in the order of their ordinals; at most MaxList
 	Complete     bool         // Events names them all
 }
 
-// EventCount says how often an event was raised.
+// EventCount is a run of events in a row that are all the same.
 type EventCount struct {
 	ID    ID
 	Count uint64 // at least 1
@@ -98,13 +99,23 @@ type Bye struct {
 
 // Reset tells that this stream replaces another of the same instance.
 type Reset struct {
-	Old  site.StreamID
-	Mark site.Mark // final mark of Old
+	Old      site.StreamID
+	Mark     site.Mark // final mark of Old
+	Doubtful bool      // another process said things in Old's name: what was heard of it may not be all
 }
 
 // Digest tells what its sender knows of streams that have fallen silent.
 type Digest struct {
 	Entries []StreamMark // at most MaxList
+}
+
+// Witness tells two instances whether they share one site database. Each commits
+// a random value to its own member row and asks whether the other can read it.
+type Witness struct {
+	To    site.StreamID // who is asked
+	Mine  ID            // the value in the sender's row
+	Yours ID            // the value of To that this answers; zero in a question
+	Seen  bool          // the sender has read Yours in To's row; false in a question
 }
 
 func (Heartbeat) Type() Type { return TypeHeartbeat }
@@ -116,6 +127,7 @@ func (ACK) Type() Type       { return TypeACK }
 func (Bye) Type() Type       { return TypeBye }
 func (Reset) Type() Type     { return TypeReset }
 func (Digest) Type() Type    { return TypeDigest }
+func (Witness) Type() Type   { return TypeWitness }
 
 // ControlFrame returns a frame that holds c, with zeros where the seal goes. Type,
 // Ordinal, Count and Length of h do not matter.

@@ -19,6 +19,7 @@ func controls() map[string]Control {
 		"heartbeat-zero":  Heartbeat{},
 		"heartbeat-most":  Heartbeat{Mark: most, Low: MaxNumber},
 		"nak":             NAK{Stream: a, Ranges: []Range{{1, 1}, {2, 2}, {5, 900}}},
+		"nak-anyone":      NAK{Stream: a, Anyone: true, Ranges: []Range{{7, 7}}},
 		"nak-most":        NAK{Stream: a, Ranges: []Range{{1, MaxNumber}}},
 		"gone":            Gone{Frames: Range{5, 9}, FirstOrdinal: 10, NextOrdinal: 13, Events: []EventCount{{ID{1}, 2}, {ID{2}, 1}}, Complete: true},
 		"gone-unknown":    Gone{Frames: Range{5, 9}, FirstOrdinal: 10, NextOrdinal: 10},
@@ -30,8 +31,11 @@ func controls() map[string]Control {
 		"ack-empty":       ACK{},
 		"bye":             Bye{Mark: mark},
 		"reset":           Reset{Old: a, Mark: mark},
+		"reset-doubtful":  Reset{Old: a, Mark: mark, Doubtful: true},
 		"digest":          Digest{Entries: []StreamMark{{b, mark}}},
 		"digest-empty":    Digest{},
+		"witness":         Witness{To: a, Mine: ID{1}, Yours: ID{2}, Seen: true},
+		"witness-asks":    Witness{To: a, Mine: ID{1}},
 	}
 }
 
@@ -54,7 +58,7 @@ func TestReadControl_RefusesWhatBreaksTheLayout(t *testing.T) {
 	id := make([]byte, idLen)
 	most := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x3f} // MaxNumber
 	big := []byte{0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x40}  // MaxNumber + 1
-	n1025 := []byte{0x81, 0x08}
+	n1025, none := []byte{0x81, 0x08}, []byte{0}
 	for _, tt := range []struct {
 		name string
 		typ  Type
@@ -74,17 +78,18 @@ func TestReadControl_RefusesWhatBreaksTheLayout(t *testing.T) {
 		{"extension cut short", TypeHeartbeat, []byte{1, 1, 1, 5, 2, 0}, errShort},
 		{"extension without a length", TypeHeartbeat, []byte{1, 1, 1, 5}, errShort},
 
-		{"nak for nothing", TypeNAK, join(id, []byte{0}), errListLen},
-		{"nak from 0", TypeNAK, join(id, []byte{1, 0, 0}), errRange},
-		{"nak touching is disjoint", TypeNAK, join(id, []byte{2, 1, 1, 3, 0}), nil},
-		{"nak overlapping", TypeNAK, join(id, []byte{2, 1, 1, 2, 0}), errRange},
-		{"nak descending", TypeNAK, join(id, []byte{2, 5, 0, 3, 0}), errRange},
-		{"nak to the last number", TypeNAK, join(id, []byte{1, 1}, []byte{0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0x3f}), nil},
-		{"nak beyond the last number", TypeNAK, join(id, []byte{1, 1}, most), errRange},
+		{"nak for nothing", TypeNAK, join(id, none, []byte{0}), errListLen},
+		{"nak from 0", TypeNAK, join(id, none, []byte{1, 0, 0}), errRange},
+		{"nak touching is disjoint", TypeNAK, join(id, none, []byte{2, 1, 1, 3, 0}), nil},
+		{"nak overlapping", TypeNAK, join(id, none, []byte{2, 1, 1, 2, 0}), errRange},
+		{"nak descending", TypeNAK, join(id, none, []byte{2, 5, 0, 3, 0}), errRange},
+		{"nak to the last number", TypeNAK, join(id, none, []byte{1, 1}, []byte{0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0x3f}), nil},
+		{"nak beyond the last number", TypeNAK, join(id, none, []byte{1, 1}, most), errRange},
 		{"nak with 256 ranges", TypeNAK, nakBody(256), nil},
 		{"nak with 257 ranges", TypeNAK, nakBody(257), errListLen},
-		{"nak list longer than the body", TypeNAK, join(id, []byte{3, 1, 0, 3, 0}), errListLen},
-		{"nak list of 2^48", TypeNAK, join(id, big), errVarint},
+		{"nak list longer than the body", TypeNAK, join(id, none, []byte{3, 1, 0, 3, 0}), errListLen},
+		{"nak with another flag", TypeNAK, join(id, []byte{2, 1, 1, 0}), errFlag},
+		{"nak list of 2^48", TypeNAK, join(id, none, big), errVarint},
 
 		{"gone from frame 0", TypeGone, []byte{0, 1, 0, 0, 0, 0}, errRange},
 		{"gone with ordinals reversed", TypeGone, []byte{1, 0, 2, 1, 0, 0}, errRange},
@@ -111,10 +116,14 @@ func TestReadControl_RefusesWhatBreaksTheLayout(t *testing.T) {
 
 		{"bye without next", TypeBye, []byte{1}, errShort},
 		{"reset without a mark", TypeReset, id, errShort},
+		{"reset without the flag", TypeReset, join(id, []byte{1, 1}), errShort},
+		{"reset with another flag", TypeReset, join(id, []byte{1, 1, 2}), errFlag},
+		{"witness cut short", TypeWitness, join(id, id, id[:15]), errShort},
+		{"witness that saw nothing it could have seen", TypeWitness, join(id, id, id, []byte{1}), errFlag},
 		{"digest with 1025 entries", TypeDigest, join(n1025, make([]byte, 18*1025)), errListLen},
 
 		{"events are no control frame", TypeEvents, []byte{1, 1}, ErrType},
-		{"type above the last", TypeDigest + 1, []byte{1, 1}, ErrType},
+		{"type above the last", TypeWitness + 1, []byte{1, 1}, ErrType},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, err := ReadControl(tt.typ, tt.body)

@@ -38,6 +38,8 @@ func ReadControl(t Type, body []byte) (Control, error) {
 		return control(ReadReset(body))
 	case TypeDigest:
 		return control(ReadDigest(body))
+	case TypeWitness:
+		return control(ReadWitness(body))
 	default:
 		return nil, ErrType
 	}
@@ -67,7 +69,7 @@ func ReadHeartbeat(body []byte) (Heartbeat, error) {
 
 // Append implements [Control].
 func (n NAK) Append(dst []byte) []byte {
-	dst = append(dst, n.Stream[:]...)
+	dst = appendFlag(append(dst, n.Stream[:]...), n.Anyone)
 	dst = binary.AppendUvarint(dst, uint64(len(n.Ranges)))
 	for _, r := range n.Ranges {
 		dst = appendRange(dst, r)
@@ -78,7 +80,7 @@ func (n NAK) Append(dst []byte) []byte {
 // ReadNAK decodes what [NAK.Append] encodes.
 func ReadNAK(body []byte) (NAK, error) {
 	c := cursor{b: body}
-	n := NAK{Stream: c.id()}
+	n := NAK{Stream: c.id(), Anyone: c.flag()}
 	last := uint64(0)
 	n.Ranges = list(&c, MaxRanges, minRangeLen, func() Range {
 		r := c.frames(last)
@@ -103,10 +105,7 @@ func (g Gone) Append(dst []byte) []byte {
 	for _, e := range g.Events {
 		dst = binary.AppendUvarint(append(dst, e.ID[:]...), e.Count)
 	}
-	if g.Complete {
-		return append(dst, 1)
-	}
-	return append(dst, 0)
+	return appendFlag(dst, g.Complete)
 }
 
 // ReadGone decodes what [Gone.Append] encodes.
@@ -127,13 +126,7 @@ func ReadGone(body []byte) (Gone, error) {
 		}
 		return e
 	})
-	switch flag := c.bytes(1); {
-	case c.err != nil:
-	case flag[0] > 1:
-		c.fail(errFlag)
-	default:
-		g.Complete = flag[0] == 1
-	}
+	g.Complete = c.flag()
 	if err := c.end(); err != nil {
 		return Gone{}, err
 	}
@@ -221,13 +214,13 @@ func ReadBye(body []byte) (Bye, error) {
 
 // Append implements [Control].
 func (r Reset) Append(dst []byte) []byte {
-	return appendMark(append(dst, r.Old[:]...), r.Mark)
+	return appendFlag(appendMark(append(dst, r.Old[:]...), r.Mark), r.Doubtful)
 }
 
 // ReadReset decodes what [Reset.Append] encodes.
 func ReadReset(body []byte) (Reset, error) {
 	c := cursor{b: body}
-	r := Reset{Old: c.id(), Mark: c.mark()}
+	r := Reset{Old: c.id(), Mark: c.mark(), Doubtful: c.flag()}
 	if err := c.end(); err != nil {
 		return Reset{}, err
 	}
@@ -245,6 +238,27 @@ func ReadDigest(body []byte) (Digest, error) {
 		return Digest{}, err
 	}
 	return d, nil
+}
+
+// Append implements [Control].
+func (w Witness) Append(dst []byte) []byte {
+	dst = append(dst, w.To[:]...)
+	dst = append(dst, w.Mine[:]...)
+	dst = append(dst, w.Yours[:]...)
+	return appendFlag(dst, w.Seen)
+}
+
+// ReadWitness decodes what [Witness.Append] encodes.
+func ReadWitness(body []byte) (Witness, error) {
+	c := cursor{b: body}
+	w := Witness{To: c.id(), Mine: c.id(), Yours: c.id(), Seen: c.flag()}
+	if w.Seen && w.Yours == (ID{}) {
+		c.fail(errFlag)
+	}
+	if err := c.end(); err != nil {
+		return Witness{}, err
+	}
+	return w, nil
 }
 
 func appendStreamMarks(dst []byte, l []StreamMark) []byte {

@@ -62,6 +62,15 @@ func (c *cursor) id() (id ID) {
 	return id
 }
 
+// flag reads a byte that is 1 for true and 0 for false.
+func (c *cursor) flag() bool {
+	b := c.bytes(1)
+	if c.err == nil && b[0] > 1 {
+		c.fail(errFlag)
+	}
+	return c.err == nil && b[0] == 1
+}
+
 // mark reads a frame number and the next ordinal.
 func (c *cursor) mark() site.Mark {
 	return site.Mark{Frame: c.uvarint(MaxNumber), Next: c.uvarint(MaxNumber)}
@@ -124,6 +133,13 @@ func list[T any](c *cursor, limit, size int, entry func() T) []T {
 
 func appendRange(dst []byte, r Range) []byte {
 	return binary.AppendUvarint(binary.AppendUvarint(dst, r.First), r.Last-r.First)
+}
+
+func appendFlag(dst []byte, set bool) []byte {
+	if set {
+		return append(dst, 1)
+	}
+	return append(dst, 0)
 }
 
 func appendMark(dst []byte, m site.Mark) []byte {

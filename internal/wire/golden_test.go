@@ -152,7 +152,7 @@ func vectors() []vector {
 		"gone-with-extensions": controls()["gone"], "hello-with-extensions": controls()["hello"],
 		"state-with-extensions": controls()["state"], "ack-with-extensions": controls()["ack"],
 		"bye-with-extensions": controls()["bye"], "reset-with-extensions": controls()["reset"],
-		"digest-with-extensions": controls()["digest"],
+		"digest-with-extensions": controls()["digest"], "witness-with-extensions": controls()["witness"],
 	} {
 		all = append(all, vector{
 			name: name, head: with(control, c.Type(), 0), body: c,

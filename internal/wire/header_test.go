@@ -39,7 +39,7 @@ func TestParseHeader_RefusesWhatBreaksALimit(t *testing.T) {
 		{"length field one less", func(f []byte) []byte { f[11]--; return f }, ErrLength},
 		{"type 0", func(f []byte) []byte { f[5] = 0; return f }, ErrType},
 		{"type between events and control", func(f []byte) []byte { f[5] = 15; return f }, ErrType},
-		{"type above the last", func(f []byte) []byte { f[5] = 25; return f }, ErrType},
+		{"type above the last", func(f []byte) []byte { f[5] = 26; return f }, ErrType},
 		{"flag", func(f []byte) []byte { f[7] = 1; return f }, errFlags},
 		{"key 0", func(f []byte) []byte { clear(f[12:16]); return f }, errZeroID},
 		{"site 0", func(f []byte) []byte { clear(f[16:32]); return f }, errZeroID},

@@ -51,12 +51,13 @@ const (
 	TypeBye       Type = 22 // see [Bye]
 	TypeReset     Type = 23 // see [Reset]
 	TypeDigest    Type = 24 // see [Digest]
+	TypeWitness   Type = 25 // see [Witness]
 )
 
 var typeNames = [...]string{
 	TypeEvents: "events", TypeFragment: "fragment", TypeHeartbeat: "heartbeat", TypeNAK: "nak",
 	TypeGone: "gone", TypeHello: "hello", TypeState: "state", TypeACK: "ack", TypeBye: "bye",
-	TypeReset: "reset", TypeDigest: "digest",
+	TypeReset: "reset", TypeDigest: "digest", TypeWitness: "witness",
 }
 
 // Control reports whether frames of this type are control frames.

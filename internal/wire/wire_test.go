@@ -78,7 +78,7 @@ func TestType_HasANameAndASide(t *testing.T) {
 			t.Errorf("%v: Control() = %v", typ, typ.Control())
 		}
 	}
-	if names["nak"] != TypeNAK || names["type-25"] != 25 || names["type-0"] != 0 {
+	if names["nak"] != TypeNAK || names["type-26"] != 26 || names["type-0"] != 0 {
 		t.Errorf("names are %v", names)
 	}
 }
