@@ -1,0 +1,78 @@
+package lab
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Sweep removes what labs of dead processes left: processes in their namespaces, the
+// namespaces, file systems mounted in their folders, and the folders.
+func Sweep() error {
+	return sweep(func(o owner) bool { return !o.alive() })
+}
+
+func sweep(whose func(owner) bool) error {
+	var errs []error
+	names, err := filepath.Glob("/run/netns/" + prefix + "*")
+	if err != nil {
+		return err
+	}
+	for _, path := range names {
+		name := filepath.Base(path)
+		if o, ok := ownerOf(name); !ok || !whose(o) {
+			continue
+		}
+		errs = append(errs, removeNamespace(name))
+	}
+	folders, err := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range folders {
+		if o, ok := ownerOf(filepath.Base(path)); ok && whose(o) {
+			errs = append(errs, unmountBelow(path), os.RemoveAll(path))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeNamespace kills what runs in a namespace and removes it. One that is not there is
+// fine.
+func removeNamespace(name string) error {
+	if _, err := os.Stat("/run/netns/" + name); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	out, err := output("ip", "netns", "pids", name)
+	if err != nil {
+		return err
+	}
+	for _, s := range strings.Fields(out) {
+		if pid, err := strconv.Atoi(s); err == nil && pid > 1 {
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
+		}
+	}
+	return run("", "ip", "netns", "del", name)
+}
+
+// unmountBelow unmounts every file system that is mounted in folder.
+func unmountBelow(folder string) error {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for line := range strings.Lines(string(b)) {
+		const mountPoint = 4
+		if f := strings.Fields(line); len(f) > mountPoint && strings.HasPrefix(f[mountPoint], folder+"/") {
+			errs = append(errs, unix.Unmount(f[mountPoint], unix.MNT_DETACH))
+		}
+	}
+	return errors.Join(errs...)
+}
