@@ -38,6 +38,13 @@ func (c *connection) Sites(ctx context.Context) ([]site.Site, error) {
 	return c.db.Sites(ctx)
 }
 
+func (c *connection) ChangeSite(ctx context.Context, next site.Site) (site.Site, error) {
+	if err := c.err(); err != nil {
+		return site.Site{}, err
+	}
+	return c.db.ChangeSite(ctx, next)
+}
+
 func (c *connection) NextEpoch(ctx context.Context) (uint64, error) {
 	if err := c.err(); err != nil {
 		return 0, err

@@ -1,7 +1,6 @@
 package site
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
@@ -18,32 +17,10 @@ const (
 	MaxProviders      = 32      // entries of Member.Addresses
 	MaxAddresses      = 64      // addresses of one provider
 	MaxMark           = 1 << 48 // numbers and ordinals lie below it
+	MaxKeys           = 1 << 16 // of one site, those that are revoked included
 	MaxLease          = 24 * time.Hour
 	DefaultMaxMembers = 4096 // open rows of one site
 )
-
-// The wire version that keys of a new site have.
-const firstWireVersion = 1
-
-// NewSite makes a site that no database knows yet: a random ID and one active
-// key with a random secret, suite [SuiteHMACSHA256], generation 1 and the
-// lowest floors. It is what [Database.EnsureSite] stores when the name is new.
-func NewSite(name string) Site {
-	var id ID
-	rand.Read(id[:])
-	id[6] = id[6]&0x0f | 0x40 // version and variant of a random UUID, so that tools accept it as one
-	id[8] = id[8]&0x3f | 0x80
-	var bytes [SecretLen]byte
-	rand.Read(bytes[:])
-	secret := Secret{func() [SecretLen]byte { return bytes }}
-	return Site{
-		ID:         id,
-		Name:       name,
-		Generation: 1,
-		Floors:     Floors{Version: firstWireVersion},
-		Keys:       []Key{{ID: 1, State: KeyActive, Suite: SuiteHMACSHA256, Version: firstWireVersion, Secret: secret}},
-	}
-}
 
 // CheckName returns an error unless name can name a site: 1 to [MaxNameLen]
 // bytes of UTF-8, no space at either end, no control characters.

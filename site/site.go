@@ -35,9 +35,14 @@ type Mark struct {
 type Site struct {
 	ID         ID
 	Name       string
-	Generation uint64 // grows by one with every change to Keys or Floors
+	Generation uint64 // of its last change; see below
 	Floors     Floors
 	Keys       []Key // ascending by ID; exactly one is KeyActive
+
+	// Every change to Keys or Floors of any site takes the next number of one
+	// counter of the database. So generations of different sites are comparable:
+	// who has read all sites at once, and among them one of generation n, has read
+	// every change up to n.
 }
 
 // Floors are the least protection that the site's instances accept. They live
@@ -57,6 +62,11 @@ const (
 	KeyActive            // signs and verifies
 	KeyRetiring          // verifies what was signed before its successor became active
 	KeyRevoked           // neither; its row remains so that the ID is never used again
+
+	// KeyCompromised is KeyRevoked, and says that somebody else may have had the
+	// key: an instance that verified with it trusts nothing any more that
+	// it was told under the site's keys.
+	KeyCompromised
 )
 
 // Suite is how a key protects frames. The zero value is not a suite.
@@ -74,7 +84,15 @@ type Key struct {
 	State   KeyState
 	Suite   Suite
 	Version uint8 // wire version that frames under this key have
-	Secret  Secret
+
+	// Secret is empty once the key is revoked or compromised: the database
+	// forgets it then.
+	Secret Secret
+
+	// Until is when a retiring key ends to verify, by the database's clock, to the
+	// millisecond. Zero means that nobody knows yet, because some instance may
+	// still sign with it.
+	Until time.Time
 }
 
 // Role says which events an instance takes part in. Every role takes part in
@@ -109,9 +127,16 @@ type Member struct {
 	Addresses   map[string][]string // provider name → where it can be reached
 	State       MemberState
 	Mark        Mark // the last that the instance wrote; it lags by up to one renewal
-	// Verifies and Signs are the keyring generations of which the instance has
-	// said that it can verify, and that it signs.
+
+	// Verifies and Signs are the highest generation among all sites that the
+	// instance had read when it could verify with their keys, and when it signed
+	// with the active key of its own.
 	Verifies, Signs uint64
+
+	// Witness is a random value that the instance wrote to show that this very row
+	// is its own: a copy of the database has the row and not what is written
+	// into it later. Zero: none was needed yet. Join ignores it.
+	Witness [16]byte
 
 	// Joined, Seen and Lapsed are written by the database, by its own clock, and
 	// ignored in what a caller passes in.
@@ -125,6 +150,7 @@ type Renewal struct {
 	Mark            Mark
 	Verifies, Signs uint64
 	Addresses       map[string][]string // nil leaves them as they are
+	Witness         [16]byte            // zero leaves it as it is
 	Lease           time.Duration       // how long the row counts as live from now on, by the database's clock
 }
 
@@ -155,6 +181,14 @@ type Database interface {
 
 	// Sites returns all sites, by name.
 	Sites(ctx context.Context) ([]Site, error)
+
+	// ChangeSite stores the Keys and Floors of next, if its Generation is still the one that is
+	// stored, and gives the site the next generation; it returns the site as it is
+	// stored then. [ErrConflict] means that it was changed meanwhile: read it
+	// again and decide anew. What [CheckChange] refuses is an error, and so is a site that does
+	// not exist. The secrets of keys that are revoked or compromised are forgotten. When
+	// it returns another error, the change may be stored or not.
+	ChangeSite(ctx context.Context, next Site) (Site, error)
 
 	// NextEpoch returns a number that no call returned before: the first half of
 	// a [StreamID].
@@ -211,6 +245,10 @@ var (
 
 	// ErrSchema reports tables written by a newer version of this library.
 	ErrSchema = errors.New("site: the tables are newer than this program")
+
+	// ErrConflict reports that a site was changed since it was read, so that nothing
+	// was stored. It is never returned because the database is away or busy.
+	ErrConflict = errors.New("site: the site was changed meanwhile")
 
 	// ErrFull reports a site with as many open member rows as the database allows.
 	// Rows of dead instances stop counting when they are reaped.

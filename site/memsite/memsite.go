@@ -28,6 +28,7 @@ type Database struct {
 	mu           sync.Mutex // guards the fields below
 	down         error
 	epoch        uint64
+	generation   uint64 // of the last change to any site
 	revision     site.Revision
 	siteRevision site.Revision // of the last change to sites
 	sites        map[site.ID]site.Site
@@ -70,6 +71,7 @@ func (d *Database) PutSite(s site.Site) {
 }
 
 func (d *Database) putSiteLocked(s site.Site) {
+	d.generation = max(d.generation, s.Generation)
 	d.revision++
 	d.siteRevision = d.revision
 	d.sites[s.ID] = cloneSite(s)
@@ -103,8 +105,39 @@ func (d *Database) EnsureSite(ctx context.Context, name string) (site.Site, erro
 		}
 	}
 	s := site.NewSite(name)
+	s.Generation = d.generation + 1
 	d.putSiteLocked(s)
 	return s, nil
+}
+
+// ChangeSite implements [site.Database].
+func (d *Database) ChangeSite(ctx context.Context, next site.Site) (site.Site, error) {
+	if _, err := d.begin(ctx, "change the site"); err != nil {
+		return site.Site{}, err
+	}
+	defer d.mu.Unlock()
+	s, ok := d.sites[next.ID]
+	if !ok {
+		return site.Site{}, fmt.Errorf("memsite: change site %q: there is no site %v", next.Name, next.ID)
+	}
+	if s.Generation != next.Generation {
+		return site.Site{}, fmt.Errorf("memsite: change site %q from generation %d: it has %d: %w", next.Name, next.Generation, s.Generation, site.ErrConflict)
+	}
+	if err := site.CheckChange(s, next); err != nil {
+		return site.Site{}, err
+	}
+	s.Keys, s.Floors = slices.Clone(next.Keys), next.Floors
+	for i := range s.Keys {
+		if s.Keys[i].State.Ended() {
+			s.Keys[i].Secret = site.Secret{}
+		}
+		if t := s.Keys[i].Until; !t.IsZero() {
+			s.Keys[i].Until = time.UnixMilli(t.UnixMilli())
+		}
+	}
+	s.Generation = d.generation + 1
+	d.putSiteLocked(s)
+	return cloneSite(s), nil
 }
 
 // Sites implements [site.Database].
@@ -151,6 +184,7 @@ func (d *Database) Join(ctx context.Context, m site.Member, lease time.Duration)
 	m.State = site.MemberOpen
 	m.Addresses = cloneAddresses(m.Addresses)
 	m.Joined, m.Seen, m.Lapsed = now, now, false
+	m.Witness = [16]byte{}
 	d.open[m.Site]++
 	d.revision++
 	d.rows[m.Stream] = &row{member: m, lease: now.Add(lease), revision: d.revision}
@@ -222,6 +256,9 @@ func (d *Database) Renew(ctx context.Context, self site.StreamID, renewal site.R
 	m.Signs = max(m.Signs, renewal.Signs)
 	if renewal.Addresses != nil {
 		m.Addresses = cloneAddresses(renewal.Addresses)
+	}
+	if renewal.Witness != [16]byte{} {
+		m.Witness = renewal.Witness
 	}
 	m.Seen = now
 	r.lease = now.Add(renewal.Lease)

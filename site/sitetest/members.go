@@ -360,6 +360,27 @@ func renewWritesAndExtends(t *testing.T, store Store) {
 	}
 }
 
+func renewKeepsTheWitness(t *testing.T, store Store) {
+	f := newFixture(t, store)
+	m := f.member()
+	m.Witness = [16]byte{9}
+	f.joinAs(m, hour)
+	for _, c := range []struct{ write, want [16]byte }{
+		{[16]byte{}, [16]byte{}}, // what Join was given is ignored
+		{[16]byte{1, 15: 2}, [16]byte{1, 15: 2}},
+		{[16]byte{}, [16]byte{1, 15: 2}},
+		{[16]byte{3, 15: 0xff}, [16]byte{3, 15: 0xff}},
+	} {
+		f.renew(m.Stream, site.Renewal{Witness: c.write, Lease: hour})
+		if got := f.row(m.Stream).Witness; got != c.want {
+			t.Errorf("renewed with the witness %x, read back %x; want %x", c.write, got, c.want)
+		}
+	}
+	if snap := f.snapshot(m.Stream, f.site.ID); snap.Members[0].Witness != [16]byte{3, 15: 0xff} {
+		t.Errorf("a snapshot has the witness %x", snap.Members[0].Witness)
+	}
+}
+
 func renewNeverGoesBack(t *testing.T, store Store) {
 	f := newFixture(t, store)
 	m := f.join(hour)

@@ -37,6 +37,10 @@ func Run(t *testing.T, newStore func(t testing.TB) Store) {
 		{"EnsureSite_RefusesBadNames", ensureSiteRefusesBadNames},
 		{"EnsureSite_ManyAtOnceAgree", ensureSiteManyAtOnceAgree},
 		{"Sites_AreSortedByName", sitesAreSortedByName},
+		{"ChangeSite_StoresKeysAndFloors", changeSiteStoresKeysAndFloors},
+		{"ChangeSite_OneOfManyWins", changeSiteOneOfManyWins},
+		{"ChangeSite_RefusesWhatIsNotAllowed", changeSiteRefusesWhatIsNotAllowed},
+		{"ChangeSite_CountsGenerationsOfAllSites", changeSiteCountsGenerationsOfAllSites},
 		{"NextEpoch_NeverRepeats", nextEpochNeverRepeats},
 		{"Join_StoresTheMember", joinStoresTheMember},
 		{"Join_RefusesWhatCannotBeStored", joinRefusesWhatCannotBeStored},
@@ -48,6 +52,7 @@ func Run(t *testing.T, newStore func(t testing.TB) Store) {
 		{"Changes_FromTheFutureAreStale", changesFromTheFutureAreStale},
 		{"Changes_MissNothingUnderLoad", changesMissNothingUnderLoad},
 		{"Renew_WritesAndExtends", renewWritesAndExtends},
+		{"Renew_KeepsTheWitness", renewKeepsTheWitness},
 		{"Renew_NeverGoesBack", renewNeverGoesBack},
 		{"Renew_FindsTheRowGone", renewFindsTheRowGone},
 		{"Renew_RefusesWhatCannotBeStored", renewRefusesWhatCannotBeStored},
@@ -199,7 +204,7 @@ func sameSite(a, b site.Site) bool {
 }
 
 func sameKey(a, b site.Key) bool {
-	return a.ID == b.ID && a.State == b.State && a.Suite == b.Suite && a.Version == b.Version && a.Secret.Equal(b.Secret)
+	return a.ID == b.ID && a.State == b.State && a.Suite == b.Suite && a.Version == b.Version && a.Secret.Equal(b.Secret) && a.Until.Equal(b.Until)
 }
 
 func sameAddresses(a, b map[string][]string) bool {

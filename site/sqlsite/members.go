@@ -96,6 +96,10 @@ func (d *Database) Renew(ctx context.Context, self site.StreamID, r site.Renewal
 	if err := r.Check(); err != nil {
 		return err
 	}
+	var witness any // nil leaves the column as it is
+	if r.Witness != [16]byte{} {
+		witness = r.Witness[:]
+	}
 	var addresses *string // nil leaves the column as it is
 	if r.Addresses != nil {
 		text, err := encodeAddresses(r.Addresses)
@@ -114,10 +118,10 @@ func (d *Database) Renew(ctx context.Context, self site.StreamID, r site.Renewal
 			n, err := c.affect(ctx, `UPDATE {members} SET
 					mark_frame = `+greater("mark_frame")+`, mark_next = `+greater("mark_next")+`,
 					verifies = `+greater("verifies")+`, signs = `+greater("signs")+`,
-					addresses = COALESCE(?, addresses), seen_ms = ?, lease_until_ms = ?, revision = ?
+					addresses = COALESCE(?, addresses), witness = COALESCE(?, witness), seen_ms = ?, lease_until_ms = ?, revision = ?
 				WHERE stream_id = ? AND state = ?`,
 				int64(r.Mark.Frame), int64(r.Mark.Next), int64(r.Verifies), int64(r.Signs),
-				addresses, rev.now, rev.now+ms(r.Lease), rev.number, self[:], int64(site.MemberOpen))
+				addresses, witness, rev.now, rev.now+ms(r.Lease), rev.number, self[:], int64(site.MemberOpen))
 			if err == nil && n == 0 {
 				return finding("%w", site.ErrGone)
 			}

@@ -100,7 +100,7 @@ func (d *Database) Changes(ctx context.Context, since site.Revision) (site.Snaps
 func (d *Database) readMembers(ctx context.Context, c *conn, which string, args ...any) (view, error) {
 	rows, err := c.query(ctx, `SELECT c.revision, c.site_revision, `+d.dialect.nowMS()+`, `+d.dialect.standby()+`,
 			m.stream_id, m.site_id, m.server, m.application, m.version, m.role, m.addresses, m.state,
-			m.mark_frame, m.mark_next, m.verifies, m.signs, m.joined_ms, m.seen_ms, m.lease_until_ms
+			m.mark_frame, m.mark_next, m.verifies, m.signs, m.witness, m.joined_ms, m.seen_ms, m.lease_until_ms
 		FROM {counters} c LEFT JOIN {members} m ON (`+which+`) WHERE c.id = 1`, args...)
 	if err != nil {
 		return view{}, err
@@ -111,12 +111,12 @@ func (d *Database) readMembers(ctx context.Context, c *conn, which string, args 
 	for rows.Next() {
 		var now int64
 		var standby string
-		var stream, in []byte
+		var stream, in, witness []byte
 		var server, application, version, addresses sql.NullString
 		var role, state, frame, next, verifies, signs, joined, seen, lease sql.NullInt64
 		if err := rows.Scan(&v.Revision, &v.sites, &now, &standby,
 			&stream, &in, &server, &application, &version, &role, &addresses, &state,
-			&frame, &next, &verifies, &signs, &joined, &seen, &lease); err != nil {
+			&frame, &next, &verifies, &signs, &witness, &joined, &seen, &lease); err != nil {
 			return view{}, err
 		}
 		if isStandby(standby) {
@@ -145,6 +145,7 @@ func (d *Database) readMembers(ctx context.Context, c *conn, which string, args 
 			return view{}, finding("a member row has IDs of %d and %d bytes", len(stream), len(in))
 		}
 		m.Stream, m.Site = site.StreamID(stream), site.ID(in)
+		copy(m.Witness[:], witness)
 		v.Members = append(v.Members, m)
 	}
 	if err := rows.Err(); err != nil {

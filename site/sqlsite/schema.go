@@ -65,6 +65,11 @@ var migrations = [][]string{
 		`{index}members_by_revision ON {members} (revision)`,
 		`{index}members_by_site ON {members} (site_id, state)`,
 	},
+	{
+		`{column} {keys} until_ms {int}`,
+		`{column} {counters} generation {int} NOT NULL DEFAULT 0`,
+		`UPDATE {counters} SET generation = (SELECT COALESCE(MAX(generation), 0) FROM {sites}) WHERE generation = 0`,
+	},
 }
 
 // What stands for the words in braces above.
@@ -150,6 +155,15 @@ func (d *Database) upgrade(ctx context.Context, c *conn) error {
 			if strings.HasPrefix(statement, "{index}") {
 				continue // it was part of the table
 			}
+			if column, ok := strings.CutPrefix(statement, "{column} "); ok {
+				var done bool
+				if statement, done, err = d.addColumn(ctx, c, column); err != nil {
+					return err
+				}
+				if done {
+					continue
+				}
+			}
 			if err := c.exec(ctx, statement); err != nil {
 				return err
 			}
@@ -164,6 +178,27 @@ func (d *Database) upgrade(ctx context.Context, c *conn) error {
 		}
 	}
 	return nil
+}
+
+// addColumn returns the statement that adds a column, given as "{table} name
+// type", and whether the table has it already: MySQL and SQLite cannot add one only
+// if there is none.
+func (d *Database) addColumn(ctx context.Context, c *conn, column string) (statement string, done bool, err error) {
+	table, definition, _ := strings.Cut(column, " ")
+	name, _, _ := strings.Cut(definition, " ")
+	query := `SELECT COUNT(*) FROM pragma_table_info(?) WHERE name = ?`
+	switch d.dialect {
+	case PostgreSQL:
+		query = `SELECT COUNT(*) FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class t ON t.oid = a.attrelid
+			WHERE t.relkind = 'r' AND pg_catalog.pg_table_is_visible(t.oid) AND t.relname = ? AND a.attname = ? AND NOT a.attisdropped`
+	case MySQL:
+		query = `SELECT COUNT(*) FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = ? AND column_name = ?`
+	}
+	var n int
+	if err := c.queryRow(ctx, query, d.names.Replace(table), name).Scan(&n); err != nil {
+		return "", false, err
+	}
+	return `ALTER TABLE ` + table + ` ADD COLUMN ` + definition, n > 0, nil
 }
 
 func (d *Database) columns(statement string) string {

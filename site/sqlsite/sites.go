@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/carillon-go/carillon/site"
 )
@@ -36,21 +37,116 @@ func (d *Database) ensure(ctx context.Context, c *conn, name string) (site.Site,
 			return nil
 		}
 		s = site.NewSite(name)
+		if s.Generation, err = c.nextGeneration(ctx); err != nil {
+			return err
+		}
 		if err := c.exec(ctx, `INSERT INTO {sites} (id, name, generation, mac_required, encryption_required, lowest_version, created_ms)
 			VALUES (?, ?, ?, ?, ?, ?, ?)`,
 			s.ID[:], s.Name, int64(s.Generation), bit(s.Floors.MACRequired), bit(s.Floors.EncryptionRequired), int64(s.Floors.Version), rev.now); err != nil {
 			return err
 		}
 		for _, k := range s.Keys {
-			if err := c.exec(ctx, `INSERT INTO {keys} (site_id, key_id, state, suite, wire_version, secret, created_ms, changed_ms)
-				VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-				s.ID[:], int64(k.ID), int64(k.State), int64(k.Suite), int64(k.Version), k.Secret.Reveal(), rev.now, rev.now); err != nil {
+			if err := d.insertKey(ctx, c, s.ID, k, rev); err != nil {
 				return err
 			}
 		}
 		return c.exec(ctx, `UPDATE {counters} SET site_revision = ? WHERE id = 1`, rev.number)
 	})
 	return s, err
+}
+
+// insertKey adds a key to a site.
+func (d *Database) insertKey(ctx context.Context, c *conn, s site.ID, k site.Key, rev revision) error {
+	return c.exec(ctx, `INSERT INTO {keys} (site_id, key_id, state, suite, wire_version, secret, created_ms, changed_ms)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		s[:], int64(k.ID), int64(k.State), int64(k.Suite), int64(k.Version), k.Secret.Reveal(), rev.now, rev.now)
+}
+
+// nextGeneration takes the next generation. The counters' row is locked already,
+// see [conn.nextRevision].
+func (c *conn) nextGeneration(ctx context.Context) (generation uint64, err error) {
+	if err := c.exec(ctx, `UPDATE {counters} SET generation = generation + 1 WHERE id = 1`); err != nil {
+		return 0, err
+	}
+	err = c.queryRow(ctx, `SELECT generation FROM {counters} WHERE id = 1`).Scan(&generation)
+	return generation, err
+}
+
+// ChangeSite implements [site.Database].
+func (d *Database) ChangeSite(ctx context.Context, next site.Site) (site.Site, error) {
+	var s site.Site
+	err := d.run(ctx, fmt.Sprintf("change site %q from generation %d", next.Name, next.Generation), func(ctx context.Context, c *conn) error {
+		return c.write(ctx, func() error {
+			rev, err := c.nextRevision(ctx)
+			if err != nil {
+				return err
+			}
+			found, err := d.readSites(ctx, c, `WHERE s.id = ?`, next.ID[:])
+			if err != nil {
+				return err
+			}
+			if len(found) == 0 {
+				return finding("there is no site %v", next.ID)
+			}
+			old := found[0]
+			if old.Generation != next.Generation {
+				return finding("%w: it has generation %d", site.ErrConflict, old.Generation)
+			}
+			if err := site.CheckChange(old, next); err != nil {
+				return finding("%w", err)
+			}
+			s, err = d.storeChange(ctx, c, old, next, rev)
+			return err
+		})
+	})
+	return s, err
+}
+
+// storeChange stores what next has in place of old, and returns what the site is then.
+func (d *Database) storeChange(ctx context.Context, c *conn, old, next site.Site, rev revision) (site.Site, error) {
+	s := old
+	s.Keys, s.Floors = slices.Clone(next.Keys), next.Floors
+	var err error
+	if s.Generation, err = c.nextGeneration(ctx); err != nil {
+		return site.Site{}, err
+	}
+	for i := range s.Keys {
+		k := &s.Keys[i]
+		if !k.Until.IsZero() {
+			k.Until = time.UnixMilli(k.Until.UnixMilli())
+		}
+		if i >= len(old.Keys) {
+			if err := d.insertKey(ctx, c, s.ID, *k, rev); err != nil {
+				return site.Site{}, err
+			}
+			continue
+		}
+		was := old.Keys[i]
+		if was.State == k.State && was.Until.Equal(k.Until) {
+			continue
+		}
+		set, args := `state = ?, until_ms = ?, changed_ms = ?`, []any{int64(k.State), untilMS(k.Until), rev.now}
+		if k.State.Ended() {
+			k.Secret = site.Secret{}
+			set, args = set+`, secret = ?`, append(args, []byte{})
+		}
+		if err := c.exec(ctx, `UPDATE {keys} SET `+set+` WHERE site_id = ? AND key_id = ?`, append(args, s.ID[:], int64(k.ID))...); err != nil {
+			return site.Site{}, err
+		}
+	}
+	if err := c.exec(ctx, `UPDATE {sites} SET generation = ?, mac_required = ?, encryption_required = ?, lowest_version = ? WHERE id = ?`,
+		int64(s.Generation), bit(s.Floors.MACRequired), bit(s.Floors.EncryptionRequired), int64(s.Floors.Version), s.ID[:]); err != nil {
+		return site.Site{}, err
+	}
+	return s, c.exec(ctx, `UPDATE {counters} SET site_revision = ? WHERE id = 1`, rev.number)
+}
+
+// untilMS is a time as it is stored: NULL for the zero Time.
+func untilMS(t time.Time) *int64 {
+	if t.IsZero() {
+		return nil
+	}
+	return new(t.UnixMilli())
 }
 
 func bit(b bool) int64 {
@@ -64,7 +160,7 @@ func bit(b bool) int64 {
 // where picks. It is one statement, so that keys and generation belong together.
 func (d *Database) readSites(ctx context.Context, c *conn, where string, args ...any) ([]site.Site, error) {
 	rows, err := c.query(ctx, `SELECT s.id, s.name, s.generation, s.mac_required, s.encryption_required, s.lowest_version,
-			k.key_id, k.state, k.suite, k.wire_version, k.secret
+			k.key_id, k.state, k.suite, k.wire_version, k.secret, k.until_ms
 		FROM {sites} s JOIN {keys} k ON k.site_id = s.id `+where, args...)
 	if err != nil {
 		return nil, err
@@ -75,16 +171,22 @@ func (d *Database) readSites(ctx context.Context, c *conn, where string, args ..
 		var id, secret []byte
 		var s site.Site
 		var k site.Key
+		var until *int64
 		if err := rows.Scan(&id, &s.Name, &s.Generation, &s.Floors.MACRequired, &s.Floors.EncryptionRequired, &s.Floors.Version,
-			&k.ID, &k.State, &k.Suite, &k.Version, &secret); err != nil {
+			&k.ID, &k.State, &k.Suite, &k.Version, &secret, &until); err != nil {
 			return nil, err
 		}
 		if len(id) != len(s.ID) {
 			return nil, finding("the ID of site %q has %d bytes", s.Name, len(id))
 		}
 		s.ID = site.ID(id)
-		if k.Secret, err = site.NewSecret(secret); err != nil {
-			return nil, finding("key %d of site %q: %w", k.ID, s.Name, err)
+		if until != nil {
+			k.Until = time.UnixMilli(*until)
+		}
+		if !k.State.Ended() || len(secret) > 0 {
+			if k.Secret, err = site.NewSecret(secret); err != nil {
+				return nil, finding("key %d of site %q: %w", k.ID, s.Name, err)
+			}
 		}
 		if byID[s.ID] == nil {
 			byID[s.ID] = &s

@@ -39,6 +39,7 @@ func (s *store) Advance(t testing.TB, d time.Duration) {
 	ms := d.Milliseconds()
 	mustExec(t, s.admin, fmt.Sprintf(`UPDATE %smembers SET joined_ms = joined_ms - %d, seen_ms = seen_ms - %d, lease_until_ms = lease_until_ms - %d, closed_ms = closed_ms - %d`,
 		s.prefix, ms, ms, ms, ms))
+	mustExec(t, s.admin, fmt.Sprintf(`UPDATE %skeys SET until_ms = until_ms - %d`, s.prefix, ms))
 }
 
 func TestDatabase_KeepsTheContract(t *testing.T) {

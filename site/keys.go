@@ -1,0 +1,86 @@
+package site
+
+import "fmt"
+
+var keyStates = [...]string{
+	KeyPending: "pending", KeyActive: "active", KeyRetiring: "retiring", KeyRevoked: "revoked", KeyCompromised: "compromised",
+}
+
+// String returns the name of the state, as in "active".
+func (s KeyState) String() string {
+	if int(s) < len(keyStates) && s != 0 {
+		return keyStates[s]
+	}
+	return fmt.Sprintf("KeyState(%d)", uint8(s))
+}
+
+// Verifies reports whether a key in this state opens frames.
+func (s KeyState) Verifies() bool { return s == KeyPending || s == KeyActive || s == KeyRetiring }
+
+// Ended reports whether a key in this state is of no more use, for ever.
+func (s KeyState) Ended() bool { return s == KeyRevoked || s == KeyCompromised }
+
+var suites = [...]string{SuiteHMACSHA256: "hmac-sha-256", SuiteAES256GCM: "aes-256-gcm"}
+
+// String returns the name of the suite, as in "aes-256-gcm".
+func (s Suite) String() string {
+	if s.known() {
+		return suites[s]
+	}
+	return fmt.Sprintf("Suite(%d)", uint8(s))
+}
+
+// Encrypts reports whether frames under the suite hide what they say.
+func (s Suite) Encrypts() bool { return s == SuiteAES256GCM }
+
+func (s Suite) known() bool { return s > 0 && int(s) < len(suites) }
+
+// ParseSuite returns the suite with this name.
+func ParseSuite(name string) (Suite, error) {
+	for s := Suite(1); s.known(); s++ {
+		if s.String() == name {
+			return s, nil
+		}
+	}
+	return 0, fmt.Errorf("site: there is no suite %q; choose %s or %s", name, SuiteHMACSHA256, SuiteAES256GCM)
+}
+
+// Active returns the key that signs. The zero Key says that there is none.
+func (s Site) Active() Key {
+	for _, k := range s.Keys {
+		if k.State == KeyActive {
+			return k
+		}
+	}
+	return Key{}
+}
+
+// Key returns the key with this ID. The zero Key says that there is none.
+func (s Site) Key(id KeyID) Key {
+	for _, k := range s.Keys {
+		if k.ID == id {
+			return k
+		}
+	}
+	return Key{}
+}
+
+// NextKeyID returns the ID for the next key.
+func (s Site) NextKeyID() KeyID {
+	var last KeyID
+	for _, k := range s.Keys {
+		last = max(last, k.ID)
+	}
+	return last + 1
+}
+
+// Allow returns an error unless frames under k protect as much as f asks for.
+func (f Floors) Allow(k Key) error {
+	switch {
+	case k.Version < f.Version:
+		return fmt.Errorf("site: key %d is for wire version %d, below the floor of %d", k.ID, k.Version, f.Version)
+	case f.EncryptionRequired && !k.Suite.Encrypts():
+		return fmt.Errorf("site: the floors require encryption, and key %d of suite %v does not encrypt", k.ID, k.Suite)
+	}
+	return nil
+}
