@@ -69,6 +69,13 @@ lint: $(BIN)/staticcheck ## gofmt, go vet, staticcheck and go mod tidy, all modu
 fuzz: ## every fuzz target of all modules, FUZZTIME each
 	@scripts/fuzz $(FUZZTIME) $(MODULES)
 
+.PHONY: fuzz-frames
+fuzz-frames: ## N mutated frames through the decoder, without coverage: N=1000000 SEED=1
+	@mkdir -p $(BIN)
+	@go test -c -o $(BIN)/wire.test ./internal/wire
+	@cd internal/wire && $(BIN)/wire.test -test.run='^TestMutated_' -test.v -test.timeout=0 \
+	  -mutations=$${N:-1000000} -mutation-seed=$${SEED:-1}
+
 .PHONY: bench
 bench: ## every benchmark of all modules
 	@for dir in $(MODULES); do go -C "$$dir" test -run='^$$' -bench='$(BENCH)' -benchmem -p=1 ./...; done
