@@ -15,6 +15,7 @@ var allowed = map[string][]string{
 	"site":          {},
 	"site/sitetest": {"site"},
 	"site/memsite":  {"site"},
+	"site/keyring":  {"site"}, // for programs of operators; package carillon has no part in it
 	"site/sqlsite":  {"site"}, // never package carillon: an application may bring its own
 
 	// The contract of a transport and what implements it. A transport knows
