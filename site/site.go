@@ -93,6 +93,12 @@ type Key struct {
 	// millisecond. Zero means that nobody knows yet, because some instance may
 	// still sign with it.
 	Until time.Time
+
+	// Changed is the generation of the last change to the key; zero if that is not
+	// known. The database writes it, and ignores it in what a caller passes in. An
+	// instance that [Member.Signs] with a generation from this one on signs
+	// as the change says.
+	Changed uint64
 }
 
 // Role says which events an instance takes part in. Every role takes part in

@@ -203,7 +203,7 @@ func Next(v View, r Rotation) (Step, error) {
 	case 0:
 		return r.create(v, to)
 	case site.KeyPending:
-		if step.Waiting = v.waiting(r, func(m site.Member) bool { return m.Verifies < s.Generation }); len(step.Waiting) > 0 {
+		if step.Waiting = v.waiting(r, func(m site.Member) bool { return m.Verifies < changed(s, key) }); len(step.Waiting) > 0 {
 			step.Action = AwaitVerify
 			return step, nil
 		}
@@ -299,7 +299,7 @@ func (r *Rotation) finish(v View, step Step) (Step, error) {
 		})
 	case len(open) > 0:
 		step.Old, step.Until = open, time.Time{}
-		if step.Waiting = v.waiting(*r, func(m site.Member) bool { return m.Site == s.ID && m.Signs < s.Generation }); len(step.Waiting) > 0 {
+		if step.Waiting = v.waiting(*r, func(m site.Member) bool { return m.Site == s.ID && m.Signs < changed(s, s.Active()) }); len(step.Waiting) > 0 {
 			step.Action = AwaitSign
 			return step, nil
 		}
@@ -319,6 +319,14 @@ func (r *Rotation) finish(v View, step Step) (Step, error) {
 		step.Action = Done
 	}
 	return step, nil
+}
+
+// changed returns the generation of the last change to k, at most.
+func changed(s site.Site, k site.Key) uint64 {
+	if k.Changed == 0 {
+		return s.Generation
+	}
+	return k.Changed
 }
 
 // waiting returns the rows that are behind, those that are not lapsed first.
@@ -368,6 +376,9 @@ func Plan(v View, r Rotation) ([]Step, error) {
 		case step.Stores():
 			v.Site = step.Change
 			v.Site.Generation++
+			for i := range v.Site.Keys {
+				v.Site.Keys[i].Changed = 0 // by the generation that is not known yet
+			}
 		case step.Action == AwaitEnd:
 			v.Now = step.Until
 		default:

@@ -106,6 +106,7 @@ func (d *Database) EnsureSite(ctx context.Context, name string) (site.Site, erro
 	}
 	s := site.NewSite(name)
 	s.Generation = d.generation + 1
+	s.Keys[0].Changed = s.Generation
 	d.putSiteLocked(s)
 	return s, nil
 }
@@ -126,16 +127,22 @@ func (d *Database) ChangeSite(ctx context.Context, next site.Site) (site.Site, e
 	if err := site.CheckChange(s, next); err != nil {
 		return site.Site{}, err
 	}
-	s.Keys, s.Floors = slices.Clone(next.Keys), next.Floors
+	old := s.Keys
+	s.Keys, s.Floors, s.Generation = slices.Clone(next.Keys), next.Floors, d.generation+1
 	for i := range s.Keys {
-		if s.Keys[i].State.Ended() {
-			s.Keys[i].Secret = site.Secret{}
+		k := &s.Keys[i]
+		if k.State.Ended() {
+			k.Secret = site.Secret{}
 		}
-		if t := s.Keys[i].Until; !t.IsZero() {
-			s.Keys[i].Until = time.UnixMilli(t.UnixMilli())
+		if !k.Until.IsZero() {
+			k.Until = time.UnixMilli(k.Until.UnixMilli())
+		}
+		if i < len(old) && k.State == old[i].State && k.Until.Equal(old[i].Until) {
+			k.Changed = old[i].Changed
+		} else {
+			k.Changed = s.Generation
 		}
 	}
-	s.Generation = d.generation + 1
 	d.putSiteLocked(s)
 	return cloneSite(s), nil
 }

@@ -204,7 +204,7 @@ func sameSite(a, b site.Site) bool {
 }
 
 func sameKey(a, b site.Key) bool {
-	return a.ID == b.ID && a.State == b.State && a.Suite == b.Suite && a.Version == b.Version && a.Secret.Equal(b.Secret) && a.Until.Equal(b.Until)
+	return a.ID == b.ID && a.State == b.State && a.Suite == b.Suite && a.Version == b.Version && a.Secret.Equal(b.Secret) && a.Until.Equal(b.Until) && a.Changed == b.Changed
 }
 
 func sameAddresses(a, b map[string][]string) bool {

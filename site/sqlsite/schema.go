@@ -67,6 +67,7 @@ var migrations = [][]string{
 	},
 	{
 		`{column} {keys} until_ms {int}`,
+		`{column} {keys} changed_generation {int} NOT NULL DEFAULT 0`,
 		`{column} {counters} generation {int} NOT NULL DEFAULT 0`,
 		`UPDATE {counters} SET generation = (SELECT COALESCE(MAX(generation), 0) FROM {sites}) WHERE generation = 0`,
 	},

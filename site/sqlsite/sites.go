@@ -45,10 +45,9 @@ func (d *Database) ensure(ctx context.Context, c *conn, name string) (site.Site,
 			s.ID[:], s.Name, int64(s.Generation), bit(s.Floors.MACRequired), bit(s.Floors.EncryptionRequired), int64(s.Floors.Version), rev.now); err != nil {
 			return err
 		}
-		for _, k := range s.Keys {
-			if err := d.insertKey(ctx, c, s.ID, k, rev); err != nil {
-				return err
-			}
+		s.Keys[0].Changed = s.Generation
+		if err := d.insertKey(ctx, c, s.ID, s.Keys[0], rev); err != nil {
+			return err
 		}
 		return c.exec(ctx, `UPDATE {counters} SET site_revision = ? WHERE id = 1`, rev.number)
 	})
@@ -57,9 +56,9 @@ func (d *Database) ensure(ctx context.Context, c *conn, name string) (site.Site,
 
 // insertKey adds a key to a site.
 func (d *Database) insertKey(ctx context.Context, c *conn, s site.ID, k site.Key, rev revision) error {
-	return c.exec(ctx, `INSERT INTO {keys} (site_id, key_id, state, suite, wire_version, secret, created_ms, changed_ms)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		s[:], int64(k.ID), int64(k.State), int64(k.Suite), int64(k.Version), k.Secret.Reveal(), rev.now, rev.now)
+	return c.exec(ctx, `INSERT INTO {keys} (site_id, key_id, state, suite, wire_version, secret, created_ms, changed_ms, changed_generation)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		s[:], int64(k.ID), int64(k.State), int64(k.Suite), int64(k.Version), k.Secret.Reveal(), rev.now, rev.now, int64(k.Changed))
 }
 
 // nextGeneration takes the next generation. The counters' row is locked already,
@@ -116,16 +115,19 @@ func (d *Database) storeChange(ctx context.Context, c *conn, old, next site.Site
 			k.Until = time.UnixMilli(k.Until.UnixMilli())
 		}
 		if i >= len(old.Keys) {
+			k.Changed = s.Generation
 			if err := d.insertKey(ctx, c, s.ID, *k, rev); err != nil {
 				return site.Site{}, err
 			}
 			continue
 		}
 		was := old.Keys[i]
+		k.Changed = was.Changed
 		if was.State == k.State && was.Until.Equal(k.Until) {
 			continue
 		}
-		set, args := `state = ?, until_ms = ?, changed_ms = ?`, []any{int64(k.State), untilMS(k.Until), rev.now}
+		k.Changed = s.Generation
+		set, args := `state = ?, until_ms = ?, changed_ms = ?, changed_generation = ?`, []any{int64(k.State), untilMS(k.Until), rev.now, int64(k.Changed)}
 		if k.State.Ended() {
 			k.Secret = site.Secret{}
 			set, args = set+`, secret = ?`, append(args, []byte{})
@@ -160,7 +162,7 @@ func bit(b bool) int64 {
 // where picks. It is one statement, so that keys and generation belong together.
 func (d *Database) readSites(ctx context.Context, c *conn, where string, args ...any) ([]site.Site, error) {
 	rows, err := c.query(ctx, `SELECT s.id, s.name, s.generation, s.mac_required, s.encryption_required, s.lowest_version,
-			k.key_id, k.state, k.suite, k.wire_version, k.secret, k.until_ms
+			k.key_id, k.state, k.suite, k.wire_version, k.secret, k.until_ms, k.changed_generation
 		FROM {sites} s JOIN {keys} k ON k.site_id = s.id `+where, args...)
 	if err != nil {
 		return nil, err
@@ -173,7 +175,7 @@ func (d *Database) readSites(ctx context.Context, c *conn, where string, args ..
 		var k site.Key
 		var until *int64
 		if err := rows.Scan(&id, &s.Name, &s.Generation, &s.Floors.MACRequired, &s.Floors.EncryptionRequired, &s.Floors.Version,
-			&k.ID, &k.State, &k.Suite, &k.Version, &secret, &until); err != nil {
+			&k.ID, &k.State, &k.Suite, &k.Version, &secret, &until, &k.Changed); err != nil {
 			return nil, err
 		}
 		if len(id) != len(s.ID) {
