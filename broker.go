@@ -36,6 +36,7 @@ type Broker struct {
 	own      atomic.Pointer[ownStreams]   // never nil
 	taps     atomic.Pointer[[]*tapSub]    // changed with mu held
 	missed   atomic.Pointer[[]*missedSub] // all of all events; changed with mu held
+	doubts   atomic.Pointer[[]*doubtSub]  // changed with mu held
 
 	health   health
 	drops    drops
@@ -44,6 +45,7 @@ type Broker struct {
 	counts   struct {
 		sent, received, local, lost, panics         atomic.Uint64
 		framesReceived, bytesReceived, controlDrops atomic.Uint64
+		clones                                      atomic.Uint64
 	}
 
 	running  running // goroutines that call subscribers
@@ -81,12 +83,13 @@ type Broker struct {
 	hold          holdBack
 	orderedEvents []*Event
 	control       []controlFrame
-	controlQueued uint64    // control frames queued so far
-	controlSent   uint64    // of those, tried
-	raised        uint64    // events numbered so far, in all streams
-	handed        uint64    // of those, accepted by every provider
-	space         broadcast // Raise may try again
-	progress      broadcast // controlSent or handed has grown, or others have acknowledged
+	repairs       []controlFrame // sealed already
+	controlQueued uint64         // control frames queued so far
+	controlSent   uint64         // of those, tried
+	raised        uint64         // events numbered so far, in all streams
+	handed        uint64         // of those, accepted by every provider
+	space         broadcast      // Raise may try again
+	progress      broadcast      // controlSent or handed has grown, or others have acknowledged
 	rows          memberTable
 	asked         bool          // the machine wants the member table read
 	gone          bool          // the own row is gone
@@ -140,6 +143,28 @@ func (b *Broker) OnReceived(fn func(Received)) (remove func()) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		removeFrom(&b.taps, s)
+	}
+}
+
+// maxDoubts bounds the notices that wait for one OnInDoubt function.
+const maxDoubts = 256
+
+// OnInDoubt registers fn to be told that something an instance raised has been missing
+// here for a quarter of a second, and may still be repaired. A cache can use the
+// time to ask its database whether what it holds is still true. Whatever it
+// was ends as Raised or Missed later. There is at most one notice per
+// instance in a quarter of a second. Otherwise it is like [Event.OnRaised].
+func (b *Broker) OnInDoubt(fn func(Source)) (remove func()) {
+	s := &doubtSub{b: b, fn: fn}
+	s.queue.limit, s.queue.handle, s.queue.group = maxDoubts*entryBytes, s.handle, &b.running
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	appendTo(&b.doubts, s)
+	return func() {
+		s.removed.Store(true)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		removeFrom(&b.doubts, s)
 	}
 }
 
@@ -283,8 +308,20 @@ func (b *Broker) applyLocked(now time.Time) {
 	for i := range fx.Control {
 		b.queueControlLocked(&fx.Control[i])
 	}
-	if len(fx.Control) > 0 {
+	for _, r := range fx.Repairs {
+		b.repairs = append(b.repairs, controlFrame{bytes: r.Frame, to: r.To})
+	}
+	if len(fx.Control)+len(fx.Repairs) > 0 {
 		poke(b.sendWake)
+	}
+	for _, d := range fx.InDoubt {
+		b.tellDoubtLocked(d)
+	}
+	if fx.Cloned {
+		b.counts.clones.Add(1)
+		b.log.Error("another process speaks in the name of this instance: its memory was copied; went on with a new stream, and the other will too")
+		b.gone = true
+		poke(b.followWake)
 	}
 	if fx.AskMembers {
 		b.asked = true
@@ -336,7 +373,7 @@ var verdictDrops = [...]struct {
 	{engine.Duplicate, DropDuplicate}, {engine.Late, DropLate}, {engine.BeforeBaseline, DropBeforeBaseline},
 	{engine.UnknownStream, DropUnknownStream}, {engine.ClosedStream, DropClosedStream},
 	{engine.HoldOverflow, DropHeldOverflow}, {engine.Inconsistent, DropInconsistent},
-	{engine.Undecodable, DropUndecodable},
+	{engine.Undecodable, DropUndecodable}, {engine.Full, DropWindowFull},
 }
 
 // countVerdictsLocked counts what the machine dropped since the last call.

@@ -52,8 +52,8 @@ type Config struct {
 	TrustSecureChannel bool
 
 	// MissedAfter is how long an event that is known to exist may stay missing
-	// before OnMissed hears of it. Longer tolerates more reordering, shorter
-	// reports loss sooner. Zero means 5 s.
+	// before OnMissed hears of it. Meanwhile it is asked for again and again.
+	// Longer repairs more, shorter reports loss sooner. Zero means 10 s.
 	MissedAfter time.Duration
 
 	// MaxStall is how long a live instance that is slow may hold up Raise. After
@@ -90,13 +90,18 @@ type Config struct {
 	RingBytes  int
 	RingFrames int
 
+	// CacheBytes bounds what is kept, for a minute, of what others sent: if one
+	// of them dies, the others repair from it what only some of them have heard.
+	// Zero means 64 MiB, negative means that nothing is kept.
+	CacheBytes int
+
 	// Logger receives the Broker's records. Nil discards them.
 	Logger *slog.Logger
 }
 
 // Defaults of Config, and bounds that nobody needs to configure.
 const (
-	defaultMissedAfter   = 5 * time.Second
+	defaultMissedAfter   = 10 * time.Second
 	defaultMaxStall      = time.Second
 	defaultLease         = 30 * time.Second
 	defaultPoll          = time.Second
@@ -104,6 +109,7 @@ const (
 	defaultMaxEventBytes = 1 << 20
 	defaultRingBytes     = 32 << 20
 	defaultRingFrames    = 1 << 15
+	defaultCacheBytes    = 64 << 20
 	largestEventBytes    = 16 << 20
 
 	defaultFrameBytes = 32 << 10 // where providers have no limit
@@ -142,6 +148,12 @@ func (cfg Config) withDefaults() (Config, error) {
 		if *f.value == 0 {
 			*f.value = f.zero
 		}
+	}
+	switch {
+	case cfg.CacheBytes == 0:
+		cfg.CacheBytes = defaultCacheBytes
+	case cfg.CacheBytes < 0:
+		cfg.CacheBytes = 0
 	}
 	if cfg.MaxEventBytes > largestEventBytes {
 		return cfg, configErrorf("MaxEventBytes", "%d is more than %d; send a reference to the data instead", cfg.MaxEventBytes, largestEventBytes)
@@ -235,6 +247,15 @@ func (cfg *Config) idleHeartbeat() time.Duration {
 		}
 	}
 	return often
+}
+
+// reorderDelay returns for how long frames may normally overtake each other on
+// the slowest way they take.
+func (cfg *Config) reorderDelay() (d time.Duration) {
+	for _, p := range cfg.Providers {
+		d = max(d, p.Capabilities().ReorderDelay)
+	}
+	return d
 }
 
 // secure reports whether every provider declares a secure channel.

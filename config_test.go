@@ -122,7 +122,7 @@ func TestReasons_HaveStableNames(t *testing.T) {
 		t.Errorf("%d names, %d counters", len(names), len(drops))
 	}
 	const want = "malformed too-large version foreign-site unknown-key isolated retired-key floor unsupported-key bad-tag own duplicate late " +
-		"before-baseline unknown-stream closed-stream held-overflow inconsistent undecodable role unasked not-enabled local-queue tap-queue closing"
+		"before-baseline unknown-stream closed-stream held-overflow inconsistent undecodable role unasked not-enabled local-queue tap-queue closing window-full"
 	if got := strings.Join(names, " "); got != want {
 		t.Errorf("drop reasons\n%s, want\n%s: names may be added at the end and never change", got, want)
 	}

@@ -101,13 +101,25 @@ func (b *Broker) tapLocked(taps []*tapSub, e *Event, it *engine.Item, wanted boo
 var missedReasons = [...]MissedReason{
 	engine.ReasonTimeout: MissedTimeout, engine.ReasonOverflow: MissedOverflow,
 	engine.ReasonUndecodable: MissedUndecodable, engine.ReasonReset: MissedReset,
+	engine.ReasonEvicted: MissedEvicted, engine.ReasonPeerLost: MissedPeerLost,
 }
 
 func (b *Broker) missedOf(m *engine.Missed) *Missed {
 	return &Missed{
 		Event: m.Event, Known: m.Known, Source: *b.rows.source(m.Site, m.Stream),
-		First: m.First, Last: m.Last, Count: m.Count(), Exact: true,
+		First: m.First, Last: m.Last, Count: m.Count, Exact: m.Exact,
 		Reason: missedReasons[m.Reason], Reports: 1,
+	}
+}
+
+// tellDoubtLocked has the OnInDoubt functions told of d. b.mu is held.
+func (b *Broker) tellDoubtLocked(d engine.InDoubt) {
+	if !b.enabled || b.closing.Load() {
+		return
+	}
+	for _, s := range load(&b.doubts) {
+		// A function with a full queue has been told, and not listened yet.
+		s.queue.push(*b.rows.source(d.Site, d.Stream), entryBytes)
 	}
 }
 

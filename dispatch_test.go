@@ -365,7 +365,7 @@ func TestMissed_WithoutOnMissedTheLogTells(t *testing.T) {
 		}))
 		d := define()
 		d.OnRaised(c.Broker(1), func(context.Context, carillon.Raised[note]) {})
-		c.Cut(1)
+		c.Lose(1)
 		raise(t, d, c.Broker(0), 1, 7)
 		synctest.Wait()
 		c.Heal(1)
@@ -412,7 +412,7 @@ func TestUnordered_IsToldAsItComes(t *testing.T) {
 		c := carillontest.NewCluster(t, 2)
 		d := define()
 		rec := carillontest.Record(t, c.Broker(1), d)
-		c.Cut(1)
+		c.Lose(1)
 		raise(t, d, c.Broker(0), 1, 1)
 		synctest.Wait()
 		c.Heal(1)
@@ -445,7 +445,7 @@ func TestOrdered_MissIsToldBeforeWhatFollows(t *testing.T) {
 		raise(t, d, c.Broker(0), 1, 2)
 		for round := range 3 {
 			synctest.Wait()
-			c.Cut(1)
+			c.Lose(1)
 			raise(t, d, c.Broker(0), 10*round+3, 10*round+5)
 			synctest.Wait()
 			c.Heal(1)
@@ -651,7 +651,7 @@ func (s spoiler) Decode(data []byte, v any) error {
 // frame of its own, full of other events.
 func TestSubscriber_QueueHoldsNoMoreThanItCounts(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := carillontest.NewCluster(t, 2, carillontest.Configure(func(_ int, cfg *carillon.Config) { cfg.RingBytes = 1 << 20 }))
+		c := carillontest.NewCluster(t, 2, carillontest.Configure(func(_ int, cfg *carillon.Config) { cfg.RingBytes, cfg.CacheBytes = 1<<20, -1 }))
 		slow, filler := define(), carillon.NewID()
 		leave := make(chan struct{})
 		slow.OnRaised(c.Broker(1), func(context.Context, carillon.Raised[note]) { <-leave })

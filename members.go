@@ -427,8 +427,9 @@ func (b *Broker) reap() {
 	}
 }
 
-// rejoin takes a new stream, because the row of the present one is gone. If that
-// fails, the next round tries again.
+// rejoin takes a new stream, because the row of the present one is gone, or what
+// is said in its name cannot be trusted any more. If that fails, the next round
+// tries again.
 func (b *Broker) rejoin() {
 	old, key := b.self.Load().Stream, b.keyring.Load().active
 	var next *sealer
@@ -452,13 +453,16 @@ func (b *Broker) rejoin() {
 	b.setSelf(next.stream)
 	b.tellProviders()
 	b.mu.Lock()
-	now := time.Now()
+	now, mark := time.Now(), b.machine.Mark()
 	b.machine.SetKey(now, key.ID, next.Trailer())
 	b.machine.Renumber(now, next.stream, &b.fx)
 	b.gone = false
 	b.applyLocked(now)
 	b.mu.Unlock()
-	b.log.Warn("member row was gone; went on with a new stream", keyStream, next.stream, "old", old)
+	b.log.Warn("went on with a new stream", keyStream, next.stream, "old", old)
+	if err := b.database(func(ctx context.Context) error { return b.cfg.Database.Leave(ctx, old, mark) }); err != nil {
+		b.log.Info("member row of the old stream not closed; its lease will run out", keyStream, old, keyError, err)
+	}
 }
 
 // join takes a new stream and commits its row. Whether a row was committed is unclear

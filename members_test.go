@@ -442,7 +442,7 @@ func TestRow_GoneIsReplacedWithoutAlarm(t *testing.T) {
 					}
 				}
 			}
-			if a, b := log.lines("cannot be written"), log.lines("row was gone"); self != 1 || len(a) != 0 || len(b) != 1 {
+			if a, b := log.lines("cannot be written"), log.lines("went on with a new stream"); self != 1 || len(a) != 0 || len(b) != 1 {
 				t.Errorf("%d rows of its own; log %q, %q", self, a, b)
 			}
 			if st := c.Broker(0).Status(); !st.Ready || len(st.Problems) != 0 {

@@ -19,7 +19,7 @@ func TestMissed_GapIsToldOnceAfterTheTimeout(t *testing.T) { // E6
 		rec, also := carillontest.Record(t, c.Broker(1), d), carillontest.Record(t, c.Broker(1), other)
 		raise(t, d, c.Broker(0), 1, 2)
 		synctest.Wait()
-		c.Cut(1)
+		c.Lose(1)
 		raise(t, d, c.Broker(0), 3, 5)
 		synctest.Wait()
 		c.Heal(1)
@@ -61,7 +61,7 @@ func TestMissed_LastEventsBeforeSilenceAreFound(t *testing.T) { // G1
 		rec := carillontest.Record(t, c.Broker(1), d)
 		raise(t, d, c.Broker(0), 1, 1)
 		synctest.Wait()
-		c.Cut(1)
+		c.Lose(1)
 		raise(t, d, c.Broker(0), 2, 8)
 		synctest.Wait()
 		c.Heal(1)
@@ -90,7 +90,7 @@ func TestMissed_LongCutIsAccountedExactly(t *testing.T) {
 				time.Sleep(5 * time.Millisecond)
 				switch n {
 				case 100:
-					c.Cut(2)
+					c.Lose(2)
 				case 200:
 					c.Heal(2)
 				}
@@ -167,7 +167,7 @@ func TestLateJoiner_MissesNothingBelowItsBaseline(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := carillontest.NewCluster(t, 2)
 		d := define()
-		c.Cut(1)
+		c.Lose(1)
 		raise(t, d, c.Broker(0), 1, 100) // instance 1 has them all missing
 		synctest.Wait()
 		c.Heal(1)

@@ -57,7 +57,6 @@ const (
 	// DropUndecodable: authentic, but its body makes no sense; or an event, whose
 	// parameter does not decode.
 	DropUndecodable
-
 	// DropRole counts events received by an instance that does not subscribe.
 	DropRole
 	// DropUnasked counts events whose object nobody asked for.
@@ -70,6 +69,10 @@ const (
 	DropTapQueue
 	// DropClosing counts events received after Shutdown or Close had begun.
 	DropClosing
+
+	// DropWindowFull counts frames for which there was no room, because so many
+	// are missing before them. They are asked for again.
+	DropWindowFull
 
 	numDropReasons
 )
@@ -84,6 +87,7 @@ var dropNames = [numDropReasons]string{
 	DropInconsistent: "inconsistent", DropUndecodable: "undecodable", DropRole: "role",
 	DropUnasked: "unasked", DropNotEnabled: "not-enabled", DropLocalQueue: "local-queue",
 	DropTapQueue: "tap-queue", DropClosing: "closing",
+	DropWindowFull: "window-full",
 }
 
 // String returns the stable name, a label for metrics.

@@ -22,6 +22,7 @@ func (o ownStreams) has(s site.StreamID) bool { return slices.Contains(o, s) }
 // An incoming is a frame on its way through the checks.
 type incoming struct {
 	header wire.Header
+	own    bool // of this instance's stream
 	frame  []byte
 	body   []byte // in the clear, once it was opened
 }
@@ -48,7 +49,7 @@ func (b *Broker) deliver(o *outlet, batch provider.Batch) {
 // admit appends to in the frames whose header says that they may concern this
 // instance: first length, magic and version, then the site, then whether it is an echo.
 func (b *Broker) admit(in []incoming, frames [][]byte) []incoming {
-	ring, own := b.keyring.Load(), *b.own.Load()
+	ring, own, self := b.keyring.Load(), *b.own.Load(), b.self.Load().Stream
 	var bytes uint64
 	for _, f := range frames {
 		bytes += uint64(len(f))
@@ -58,6 +59,8 @@ func (b *Broker) admit(in []incoming, frames [][]byte) []incoming {
 			b.drops.add(headerDrop(f, err), 1)
 		case !ring.accepts(h.Site):
 			b.drops.add(DropForeignSite, 1)
+		case h.Stream == self:
+			in = append(in, incoming{header: h, frame: f, own: true})
 		case own.has(h.Stream):
 			b.drops.add(DropOwn, 1)
 		default:
@@ -79,7 +82,8 @@ func headerDrop(frame []byte, err error) DropReason {
 	return DropMalformed
 }
 
-// precheck drops what is known to be a duplicate before a tag is computed for it.
+// precheck drops what is known to be a duplicate, or the echo of what was sent,
+// before a tag is computed for it.
 func (b *Broker) precheck(in []incoming) []incoming {
 	if len(in) == 0 {
 		return in
@@ -94,6 +98,10 @@ func (b *Broker) precheck(in []incoming) []incoming {
 	}
 	keep := in[:0]
 	for _, f := range in {
+		if f.own && b.machine.Echo(f.header, f.frame) {
+			b.drops.add(DropOwn, 1)
+			continue
+		}
 		if v := b.machine.Precheck(f.header); v != engine.Accepted {
 			b.machine.Drop(v)
 			continue
@@ -157,7 +165,12 @@ func (b *Broker) receive(in []incoming) {
 	defer b.mu.Unlock()
 	now := time.Now()
 	for _, f := range in {
-		if v := b.machine.Receive(now, f.header, f.body, &b.fx); v == engine.Accepted && b.cfg.Role&Subscribe == 0 {
+		if f.own {
+			b.machine.Own(f.header, f.frame, &b.fx)
+			b.drops.add(DropOwn, 1)
+			continue
+		}
+		if v := b.machine.Receive(now, f.header, f.frame, f.body, &b.fx); v == engine.Accepted && b.cfg.Role&Subscribe == 0 {
 			b.drops.add(DropRole, uint64(f.header.Count))
 		}
 	}

@@ -136,6 +136,7 @@ func (o *outlet) failure() (since time.Time, err error) {
 func (b *Broker) send() {
 	var (
 		control []controlFrame
+		repairs []controlFrame
 		frames  []*engine.Frame // in hand
 		batch   [][]byte        // their bytes
 		timer   = time.NewTimer(0)
@@ -146,12 +147,16 @@ func (b *Broker) send() {
 		control = append(control[:0], b.control...)
 		clear(b.control)
 		b.control = b.control[:0]
+		repairs = append(repairs[:0], b.repairs...)
+		clear(b.repairs)
+		b.repairs = b.repairs[:0]
 		if len(frames) == 0 && b.sending {
 			frames = b.machine.Take(time.Now(), frames)
 		}
 		b.mu.Unlock()
 
 		b.sendControl(control)
+		b.sendAgain(repairs)
 		if len(frames) > 0 && len(batch) == 0 {
 			for _, f := range frames {
 				b.sealFrame(f.Bytes)
@@ -209,6 +214,26 @@ func (b *Broker) sendControl(control []controlFrame) {
 	b.progress.signal()
 	b.mu.Unlock()
 	clear(control)
+}
+
+// sendAgain sends repairs, in runs for the same receivers. What a provider does
+// not accept is not kept: whoever misses it asks again.
+func (b *Broker) sendAgain(repairs []controlFrame) {
+	for len(repairs) > 0 {
+		to, n := repairs[0].to, 1
+		for n < len(repairs) && repairs[n].to == to {
+			n++
+		}
+		frames := make([][]byte, n)
+		for i := range frames {
+			frames[i] = repairs[i].bytes
+		}
+		for _, o := range b.outs {
+			o.try(b.loopCtx, b.log, to, frames)
+		}
+		clear(repairs[:n])
+		repairs = repairs[n:]
+	}
 }
 
 // sendBatch sends the frames through the providers that have not accepted them

@@ -23,6 +23,7 @@ type Stats struct {
 	ControlDropped                uint64 // control frames that found no room on their way out
 
 	Queues  QueueStats
+	Repair  RepairStats
 	Backlog uint64    // events raised and not yet accepted by every provider
 	Handed  site.Mark // position of this instance's stream that every provider has accepted
 
@@ -34,6 +35,24 @@ type Stats struct {
 type QueueStats struct {
 	Events, Bytes         int // in the queues of OnRaised and OnReceived
 	HeldEvents, HeldBytes int // until Enable
+}
+
+// RepairStats is what was done about losses, and what is kept against them.
+type RepairStats struct {
+	Asked    uint64 // NAKs sent: requests for frames that were missing here
+	Repaired uint64 // frames that arrived because of that, or late
+	Resent   uint64 // frames sent again for others
+
+	RingFrames, RingBytes int           // kept of what this instance sent, until all have acknowledged it
+	RingAge               time.Duration // of the oldest of these; 0 if there are none
+	CacheBytes            int           // kept of what others sent
+
+	// Window is how long a lost frame can be asked for before its sender has to
+	// drop it for want of room, at the pace of the last seconds; at most
+	// [Config.MissedAfter].
+	Window time.Duration
+
+	Clones uint64 // how often another process was found to speak in this instance's name
 }
 
 // ProviderStats is what one provider has carried.
@@ -103,6 +122,11 @@ func (b *Broker) Stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s.Queues.HeldEvents, s.Queues.HeldBytes = len(b.hold.items), b.hold.bytes
+	r := b.machine.Repair(time.Now())
+	s.Repair = RepairStats{
+		Asked: r.Asked, Repaired: r.Repaired, Resent: r.Resent, RingFrames: r.RingFrames, RingBytes: r.RingBytes,
+		RingAge: r.RingAge, CacheBytes: r.KeptBytes, Window: r.Window, Clones: b.counts.clones.Load(),
+	}
 	s.Backlog, s.Handed = b.raised-b.handed, b.machine.HandedMark()
 	for _, p := range b.machine.Peers() {
 		s.Peers = append(s.Peers, PeerStats{

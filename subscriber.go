@@ -123,6 +123,26 @@ func (s *tapSub) handle(r Received) {
 	s.fn(r)
 }
 
+// A doubtSub is one function registered with OnInDoubt.
+type doubtSub struct {
+	b       *Broker
+	fn      func(Source)
+	removed atomic.Bool
+	queue   queue[Source]
+}
+
+func (s *doubtSub) handle(from Source) {
+	if s.removed.Load() || s.b.handlers.Err() != nil {
+		return
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			s.b.panicked("OnInDoubt", ID{}, v)
+		}
+	}()
+	s.fn(from)
+}
+
 // A missedSub is one function registered with OnMissed. What cannot be told yet
 // is merged into one report, so it needs no bound.
 type missedSub struct {

@@ -205,8 +205,9 @@ func (c *Cluster) Restart(i int) {
 }
 
 // Cut takes instance i off the network, in both directions, without telling it.
-// What was raised before arrives still; what is raised between Cut and Heal is lost,
-// and missed.
+// What was raised before arrives still. What is raised between Cut and Heal is
+// repaired after Heal, if that comes within [carillon.Config.MissedAfter], and
+// missed otherwise.
 func (c *Cluster) Cut(i int) { c.CutDirection(i, providertest.Both) }
 
 // CutDirection is Cut for what the instance sends (Out) or for what arrives (In).
@@ -217,11 +218,22 @@ func (c *Cluster) CutDirection(i int, d providertest.Direction) {
 	it.link.SetPartition(d)
 }
 
-// Heal puts instance i back on the network.
+// Lose keeps what the others raise until Heal from instance i for good: no
+// repair of it arrives either, so it is missed in the end. What was raised
+// before arrives still, and what instance i raises arrives at the others.
+func (c *Cluster) Lose(i int) {
+	c.t.Helper()
+	it := c.running(i)
+	c.settle()
+	it.gate.lose(true)
+}
+
+// Heal ends what Cut and Lose began.
 func (c *Cluster) Heal(i int) {
 	c.t.Helper()
 	it := c.running(i)
 	c.settle()
+	it.gate.lose(false)
 	it.link.Heal()
 }
 

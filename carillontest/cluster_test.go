@@ -85,16 +85,20 @@ func TestCluster_ConfiguresEveryInstance(t *testing.T) {
 	})
 }
 
-func TestCluster_CutEventsAreMissedAndHealedOnesRaised(t *testing.T) {
+func TestCluster_WhatIsCutIsRepairedOrMissed(t *testing.T) {
+	both := func(c *carillontest.Cluster) { c.Cut(1) }
 	for _, tt := range []struct {
 		name   string
 		cut    func(c *carillontest.Cluster)
+		lasts  time.Duration
 		missed uint64 // by instance 1, of what instance 0 raises, and the other way round
 		other  uint64
 	}{
-		{"both directions", func(c *carillontest.Cluster) { c.Cut(1) }, 1, 1},
-		{"what arrives", func(c *carillontest.Cluster) { c.CutDirection(1, providertest.In) }, 1, 0},
-		{"what it sends", func(c *carillontest.Cluster) { c.CutDirection(1, providertest.Out) }, 0, 1},
+		{"both directions for a moment", both, time.Second, 0, 0},
+		{"both directions for long", both, time.Minute, 1, 1},
+		{"what arrives for long", func(c *carillontest.Cluster) { c.CutDirection(1, providertest.In) }, time.Minute, 1, 0},
+		{"what it sends for long", func(c *carillontest.Cluster) { c.CutDirection(1, providertest.Out) }, time.Minute, 0, 1},
+		{"lost", func(c *carillontest.Cluster) { c.Lose(1) }, 0, 1, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -103,6 +107,7 @@ func TestCluster_CutEventsAreMissedAndHealedOnesRaised(t *testing.T) {
 				tt.cut(c)
 				raise(t, c.Broker(0), 1)
 				raise(t, c.Broker(1), 2)
+				time.Sleep(tt.lasts)
 				synctest.Wait()
 				c.Heal(1)
 				raise(t, c.Broker(0), 3)
@@ -123,8 +128,8 @@ func TestCluster_CutEventsAreMissedAndHealedOnesRaised(t *testing.T) {
 	}
 }
 
-// Without a fake clock, what Cut and Heal promise is a matter of waiting for what is on its way.
-func TestCluster_CutAndHealAreExactOutsideABubble(t *testing.T) {
+// Without a fake clock, what Lose and Heal promise is a matter of waiting for what is on its way.
+func TestCluster_LoseAndHealAreExactOutsideABubble(t *testing.T) {
 	c := carillontest.NewCluster(t, 2, carillontest.Configure(func(_ int, cfg *carillon.Config) { cfg.MissedAfter = 10 * time.Millisecond }))
 	rec := carillontest.Record(t, c.Broker(1), number)
 	var want []int
@@ -132,7 +137,7 @@ func TestCluster_CutAndHealAreExactOutsideABubble(t *testing.T) {
 		raise(t, c.Broker(0), n)
 		if n%2 == 0 {
 			want = append(want, n)
-			c.Cut(1)
+			c.Lose(1)
 		} else {
 			c.Heal(1)
 		}

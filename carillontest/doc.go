@@ -17,7 +17,7 @@
 //			synctest.Wait() // the cache's function runs beside the recorder's
 //			// caches[0] no longer has the page
 //
-//			c.Cut(0) // takes instance 0 off the network
+//			c.Lose(0) // from now on, nothing arrives at instance 0, and nothing is repaired
 //			...
 //		})
 //	}

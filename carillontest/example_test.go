@@ -61,7 +61,7 @@ func Example() {
 		caches[i].put("welcome", "old text")
 		caches[i].put("about", "old text")
 	}), carillontest.Configure(func(_ int, cfg *carillon.Config) {
-		cfg.MissedAfter = 100 * time.Millisecond // in a testing/synctest bubble, the usual 5 s cost nothing
+		cfg.MissedAfter = 100 * time.Millisecond // in a testing/synctest bubble, the usual 10 s cost nothing
 	}))
 
 	// A page is changed on instance 1, and instance 0 drops its copy.
@@ -73,7 +73,7 @@ func Example() {
 
 	// The news of a change does not arrive, and instance 0 drops everything.
 	seen := carillontest.Record(t, c.Broker(0), pageChanged)
-	c.Cut(0)
+	c.Lose(0)
 	if err := pageChanged.Raise(t.Context(), c.Broker(1), carillon.ID{}, PageChanged{"about"}); err != nil {
 		t.Fatalf("raise: %v", err)
 	}

@@ -2,7 +2,9 @@ package carillontest
 
 import (
 	"context"
+	"crypto/sha256"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/carillon-go/carillon/provider"
@@ -16,12 +18,43 @@ import (
 type gate struct {
 	*membus.Provider
 	passed chan struct{} // gets one token per marker
+
+	mu     sync.Mutex // guards the fields below
+	losing bool
+	lost   map[[sha256.Size]byte]bool // frames that never arrive
 }
 
 const marker = "carillontest marker"
 
 func newGate(bus *membus.Bus) *gate {
-	return &gate{Provider: bus.Provider(), passed: make(chan struct{}, 1)}
+	return &gate{Provider: bus.Provider(), passed: make(chan struct{}, 1), lost: map[[sha256.Size]byte]bool{}}
+}
+
+func (g *gate) lose(on bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.losing = on
+}
+
+// arriving returns the frames without those that are lost. Repairs are the same
+// bytes again, whoever sends them.
+func (g *gate) arriving(frames [][]byte) [][]byte {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.losing && len(g.lost) == 0 {
+		return frames
+	}
+	var left [][]byte
+	for _, f := range frames {
+		sum := sha256.Sum256(f)
+		if g.losing {
+			g.lost[sum] = true
+		}
+		if !g.lost[sum] {
+			left = append(left, f)
+		}
+	}
+	return left
 }
 
 // Start implements [provider.Provider].
@@ -32,6 +65,7 @@ func (g *gate) Start(ctx context.Context, env provider.Env) error {
 			g.passed <- struct{}{}
 			return
 		}
+		b.Frames = g.arriving(b.Frames)
 		deliver(b)
 	}
 	return g.Provider.Start(ctx, env)

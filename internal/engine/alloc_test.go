@@ -37,7 +37,7 @@ func TestReceive_AllocatesNothing(t *testing.T) {
 	got := testing.AllocsPerRun(100, func() {
 		h.Number++
 		fx.Reset()
-		if v := m.Receive(now, h, body, fx); v != Accepted || len(fx.Items) != 200 {
+		if v := m.Receive(now, h, nil, body, fx); v != Accepted || len(fx.Items) != 200 {
 			t.Fatalf("%v, %d items", v, len(fx.Items))
 		}
 		h.Ordinal += 200
@@ -74,7 +74,7 @@ func BenchmarkReceive_Frame200Events(b *testing.B) {
 	for b.Loop() {
 		h.Number++
 		fx.Reset()
-		m.Receive(now, h, body, fx)
+		m.Receive(now, h, nil, body, fx)
 		h.Ordinal += 200
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/200, "ns/event")

@@ -201,7 +201,7 @@ func (n *node) receive(frame []byte) {
 		n.m.Drop(v)
 		return
 	}
-	n.m.Receive(n.c.now, h, wire.Body(frame, 32), &n.fx)
+	n.m.Receive(n.c.now, h, frame, wire.Body(frame, 32), &n.fx)
 	n.effects()
 }
 
@@ -230,7 +230,7 @@ func (n *node) effects() {
 			n.order[s][it.Event.ID] = append(n.order[s][it.Event.ID], it.Ordinal)
 		}
 	}
-	for _, ctl := range n.fx.Control {
+	for _, ctl := range slices.Concat(n.fx.Control, n.fx.Repairs) {
 		n.c.broadcast(n, ctl.Frame, ctl.To)
 	}
 	if n.fx.InStep {
@@ -290,6 +290,9 @@ func (c *cluster) run(d time.Duration) {
 		heap.Pop(&c.queue).(parcel).run()
 	}
 }
+
+// deafen has n hear nothing from now on: nobody can ask it for a repair.
+func (c *cluster) deafen(n *node) { c.cut = func(_, to *node) bool { return to == n } }
 
 // crash ends n as kill -9 does.
 func (n *node) crash() { n.down, n.killed = true, true }
@@ -362,8 +365,13 @@ func (m *Machine) invariant() error {
 	switch {
 	case s.handed.Frame > s.taken.Frame || s.taken.Frame > s.number:
 		return fmt.Errorf("handed %d, taken %d, number %d", s.handed.Frame, s.taken.Frame, s.number)
-	case len(s.ring) > 0 && s.ring[len(s.ring)-1].Number != s.taken.Frame:
-		return fmt.Errorf("the ring ends at %d, taken %d", s.ring[len(s.ring)-1].Number, s.taken.Frame)
+	case len(s.ring.frames) > 0 && s.ring.frames[len(s.ring.frames)-1].Number != s.taken.Frame:
+		return fmt.Errorf("the ring ends at %d, taken %d", s.ring.frames[len(s.ring.frames)-1].Number, s.taken.Frame)
+	}
+	if e := s.ring.evicted; len(e) > 0 {
+		if low := s.ring.low(s.taken); e[len(e)-1].number != low.Frame || e[0].number+uint64(len(e)) != low.Frame+1 {
+			return fmt.Errorf("evictions %d-%d do not end at %d", e[0].number, e[len(e)-1].number, low.Frame)
+		}
 	}
 	for i, p := range m.peers {
 		if i > 0 && compareStreams(m.peers[i-1], p.stream) >= 0 || m.byStream[p.stream] != p {

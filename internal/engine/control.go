@@ -44,6 +44,14 @@ func (m *Machine) acceptControl(now time.Time, p *peer, h wire.Header, body []by
 		m.state(now, p, c, fx)
 	case wire.ACK:
 		m.acked(now, p, c, fx)
+	case wire.NAK:
+		m.nak(now, p, c, h.Number, fx)
+	case wire.Gone:
+		return m.gone(now, p, c, fx)
+	case wire.Digest:
+		m.heardDigest(now, c, fx)
+	case wire.Witness:
+		m.witness(p.site, p.stream, c, fx)
 	case wire.Bye:
 		p.linger = time.Time{}
 		m.endPeer(now, p, c.Mark, 0, fx)
@@ -52,6 +60,8 @@ func (m *Machine) acceptControl(now time.Time, p *peer, h wire.Header, body []by
 			m.rememberClosed(c.Old)
 		} else if old.site != p.site || old == p {
 			return Inconsistent
+		} else if c.Doubtful {
+			m.disown(now, old, fx)
 		} else {
 			old.linger = time.Time{}
 			m.endPeer(now, old, c.Mark, ReasonReset, fx)
@@ -70,36 +80,60 @@ func (m *Machine) exists(now time.Time, p *peer, mark site.Mark, fx *Effects) {
 		p.report = later(p.report, mark)
 		return
 	}
-	p.window.exists(now, mark)
-	for len(p.gaps) > maxGaps {
-		m.giveUp(p, ReasonOverflow, fx)
-		m.release(p, fx)
+	if p.window.exists(now, mark) {
+		m.planRepair(now, p)
 	}
 }
 
-// acked takes what p acknowledges of this stream.
+// nak hears p ask for frames again.
+func (m *Machine) nak(now time.Time, p *peer, nak wire.NAK, number uint64, fx *Effects) {
+	s := &m.send
+	switch nak.Stream {
+	case s.ring.stream:
+		m.heardNAKOfOurs(now, p, &s.ring, s.taken, s.handed, nak, fx)
+		return
+	case s.old.stream:
+		m.heardNAKOfOurs(now, p, &s.old, s.oldMark, s.oldHanded, nak, fx)
+		return
+	}
+	k := m.past[nak.Stream]
+	if q := m.byStream[nak.Stream]; q != nil {
+		m.heardNAK(now, q, nak)
+		k = &q.kept
+	}
+	if nak.Anyone && k != nil {
+		m.heardNAKOfAnother(now, p, k, nak, number, fx)
+	}
+}
+
+// acked takes what p acknowledges: of this stream, that p has it; of others, that
+// it exists.
 func (m *Machine) acked(now time.Time, p *peer, a wire.ACK, fx *Effects) {
 	for _, e := range a.Entries {
+		if q := m.byStream[e.Stream]; q != nil && q != p {
+			m.exists(now, q, e.Mark, fx)
+			continue
+		}
 		if e.Stream != m.cfg.Stream || e.Mark.Frame <= p.acked.Frame || e.Mark.Frame > m.send.taken.Frame {
 			continue
 		}
 		p.acked, p.ackedEnd, p.ackedAt = e.Mark, m.send.endOf(e.Mark.Frame), now
 		fx.Space = true
-		m.trimRing()
+		m.trimRing(now)
 	}
 }
 
 // endOf returns how many bytes the stream has up to and including a frame, as
 // exactly as the ring still tells.
 func (s *sender) endOf(number uint64) uint64 {
-	if len(s.ring) == 0 {
+	if len(s.ring.frames) == 0 {
 		return s.total
 	}
-	low := s.ring[0]
-	if number < low.Number {
-		return low.end - uint64(len(low.Bytes))
+	if f := s.ring.find(number); f != nil {
+		return f.end
 	}
-	return s.ring[number-low.Number].end
+	low := s.ring.frames[0]
+	return low.end - uint64(len(low.Bytes))
 }
 
 // heartbeatSoon has the next heartbeats said in quick succession: what was just
@@ -126,13 +160,17 @@ func (m *Machine) idleHeartbeat() time.Duration {
 func (m *Machine) sayHeartbeat(now time.Time, fx *Effects) {
 	s := &m.send
 	beat := wire.Heartbeat{Mark: s.handed}
-	if len(s.ring) > 0 {
-		beat.Low = s.ring[0].Number
+	if len(s.ring.frames) > 0 {
+		beat.Low = s.ring.frames[0].Number
 	}
 	m.say(now, site.StreamID{}, beat, fx)
 	if now.Before(s.oldUntil) {
-		m.say(now, site.StreamID{}, wire.Reset{Old: s.old, Mark: s.oldMark}, fx)
+		m.sayReset(now, fx)
+	} else {
+		s.old = ring{}
 	}
+	m.trimKept(now)
+	m.planDigests(now)
 	switch idle := m.idleHeartbeat(); {
 	case m.heartbeatIn < heartbeatIdle:
 		m.heartbeatAt = now.Add(m.heartbeatIn)
@@ -182,6 +220,12 @@ func (m *Machine) Tick(now time.Time, fx *Effects) {
 		m.sayHeartbeat(now, fx)
 	}
 	m.expire(now, fx)
+	for _, p := range m.peers {
+		m.sayNAKs(now, p, fx)
+		m.doubt(now, p, fx)
+	}
+	m.resendSome(now, fx)
+	m.sayDigest(now, fx)
 	if !m.ackAt.IsZero() && !now.Before(m.ackAt) {
 		m.sayACK(now, fx)
 	}
@@ -201,6 +245,8 @@ func (m *Machine) Next() time.Time {
 	at = earlier(at, m.heartbeatAt)
 	at = earlier(at, m.ackAt)
 	at = earlier(at, m.held.retryAt)
+	at = earlier(at, m.again.nextAt)
+	at = earlier(at, m.digestAt)
 	if !m.send.stalledAt.IsZero() {
 		at = earlier(at, m.stallNext())
 	}
@@ -208,6 +254,8 @@ func (m *Machine) Next() time.Time {
 		if len(p.gaps) > 0 {
 			at = earlier(at, p.gaps[0].since.Add(m.cfg.MissedAfter))
 		}
+		at = earlier(at, p.askAt)
+		at = earlier(at, p.doubtAt)
 	}
 	return at
 }
@@ -226,7 +274,7 @@ func (m *Machine) Bye(now time.Time, fx *Effects) {
 		return
 	}
 	m.finished = true
-	m.heartbeatAt, m.join.stateAt = time.Time{}, time.Time{}
+	m.heartbeatAt, m.join.stateAt, m.digestAt = time.Time{}, time.Time{}, time.Time{}
 	if m.started {
 		m.say(now, site.StreamID{}, wire.Bye{Mark: m.send.taken}, fx)
 	}

@@ -1,14 +1,16 @@
 // Package engine is Carillon's protocol as a pure machine: numbering, start-up
-// and baselines, gaps, acknowledgement and pacing. It does no I/O, starts no
+// and baselines, gaps and their repair, acknowledgement and pacing. It does no I/O, starts no
 // goroutine, reads no clock and no global random source: time and input come in
 // as arguments, effects go out as values, and the same calls always give the
 // same answers.
 //
-// File guide: send.go numbers and keeps what this instance says; join.go finds
-// out where the others stand; window.go tracks one stream's numbers and gaps;
-// receive.go turns frames into items; fragment.go and order.go hold what cannot
-// be told to subscribers yet; control.go speaks and hears the control frames;
-// members.go follows the member table.
+// File guide: send.go numbers what this instance says; ring.go keeps it, and
+// resend.go sends it again; join.go finds out where the others stand; window.go
+// tracks one stream's numbers and gaps; repair.go asks for what is missing;
+// silence.go speaks for senders that do not; receive.go turns frames into items;
+// fragment.go and order.go hold what cannot be told to subscribers yet;
+// control.go speaks and hears the control frames; members.go follows the member
+// table; trust.go ends what cannot be believed any more.
 package engine
 
 import (
@@ -36,7 +38,9 @@ type Config struct {
 	RingFrames    int
 	HoldFrames    int // frames of streams that are not known yet, or have no baseline yet; per instance
 	HoldBytes     int
+	CacheBytes    int // sealed frames of others, kept to repair for those that fall silent; 0: none
 
+	RepairDelay   time.Duration // how long frames may normally overtake each other; 0: hardly
 	MissedAfter   time.Duration // how long a gap may stay open
 	MaxStall      time.Duration // how long a receiver that lags may pace Raise
 	IdleHeartbeat time.Duration // 0: by the number of members; negative: none while idle
@@ -60,8 +64,30 @@ const (
 	unknownFor     = time.Second // how long "the member table does not know it" is believed
 	askBurst       = 8
 	askEvery       = 200 * time.Millisecond
-	maxGaps        = 1024 // per stream; beyond it the oldest is given up
-	maxListed      = 1024 // entries in one control frame
+	maxGaps        = 2048 // per stream; beyond it what comes is not taken until some are repaired
+
+	askFirst   = 20 * time.Millisecond  // least time over which NAKs for a new gap are spread
+	askMost    = 200 * time.Millisecond // most time between two NAKs for a gap
+	askSlack   = 5 * time.Millisecond   // what is due so soon is asked for together
+	askAnyone  = 8                      // NAKs without success after which anybody may answer
+	askAlone   = 8                      // with more members, NAKs go to all, so that they can be put off
+	nakFrames  = 4                      // most NAKs, or GONEs, said at once
+	doubtAfter = 250 * time.Millisecond // gaps that are open for so long are told of
+
+	repairLeast = 256 << 10             // bytes per second
+	repairSaved = 10                    // seconds for which the budget can be saved up
+	repairHold  = 10 * time.Millisecond // a frame is not sent again to the same within that time
+	resendBurst = 64 << 10              // bytes of repairs sent at once, so that they fit receivers' buffers
+	resendEvery = 2 * time.Millisecond
+	maxResend   = 8 << 20          // bytes of repairs that wait
+	maxEvicted  = 65536            // runs of events that are remembered of frames dropped
+	goneFor     = 10 * time.Minute // for how long they are
+
+	keptFor      = time.Minute // how long frames of others are kept
+	answerers    = 2           // how many answer a NAK for another's stream, and one more per 16 members
+	digestTimes  = 3
+	digestSpread = 200 * time.Millisecond
+	digestAgain  = time.Second
 )
 
 // helloAt is when HELLO is said, counted from Start, to those that have not
@@ -94,6 +120,7 @@ const (
 	HoldOverflow           // no room to hold it
 	Inconsistent           // contradicts what the same stream said before
 	Undecodable            // verified, but its body is malformed
+	Full                   // too much is missing before it; it will be asked for again
 	numVerdicts
 )
 
@@ -106,21 +133,32 @@ const (
 	ReasonOverflow           // a bound on gaps or held frames was exceeded
 	ReasonUndecodable        // arrived, verified, and could not be read
 	ReasonReset              // the sender took a new stream
+	ReasonEvicted            // the sender could not keep it for long enough
+	ReasonPeerLost           // the sender is silent, and nobody else has it
 )
 
-// Missed says that Count events of a stream, with ordinals First to Last, both
-// included, will not be told to subscribers.
+// Missed says that events of a stream will not be told to subscribers.
 type Missed struct {
-	Site        site.ID
-	Stream      site.StreamID
+	Site   site.ID
+	Stream site.StreamID
+	Reason Reason
+	Event  wire.ID // the event missed, if Known
+	Known  bool
+
+	// Exact says that it is the Count events with the ordinals First to Last.
+	// Otherwise it is those, none if Count is 0, and perhaps others of the stream
+	// that come later.
+	Exact       bool
 	First, Last uint64
-	Reason      Reason
-	Event       wire.ID // the event missed, if Known
-	Known       bool
+	Count       uint64
 }
 
-// Count returns how many events were missed; it is exact.
-func (m *Missed) Count() uint64 { return m.Last - m.First + 1 }
+// InDoubt says that something of a stream has been missing for a while, though
+// it may still be repaired.
+type InDoubt struct {
+	Site   site.ID
+	Stream site.StreamID
+}
 
 // Item is what subscribers are told, in the order in which they must hear it:
 // an event, or, if Missed is set, a miss.
@@ -133,28 +171,42 @@ type Item struct {
 	Missed  *Missed    // nil for an event
 }
 
-// Control is a control frame to seal and send.
+// Control is a frame to send besides those of Take.
 type Control struct {
-	Frame []byte        // whole, with room for the seal at its end
+	Frame []byte        // whole
 	To    site.StreamID // zero: everybody
+}
+
+// Heard is a [wire.Witness] for this instance.
+type Heard struct {
+	Site    site.ID
+	Stream  site.StreamID // who said it; the member table need not know it
+	Witness wire.Witness
 }
 
 // Effects is what a call asks of its caller. Calls append and set, they never
 // clear; see [Effects.Reset].
 type Effects struct {
 	Items      []Item
-	Control    []Control
+	Control    []Control // to seal, in the room at their ends, and send
+	Repairs    []Control // sealed already: to send as they are, before new frames
+	InDoubt    []InDoubt
+	Strangers  []site.StreamID // sent verified frames, and the member table does not know them
+	Witnesses  []Heard
 	AskMembers bool // read the member table now, then call Members with asked, or AskFailed
 	InStep     bool // the machine has just come into step
 	Space      bool // Raise may succeed again
 	Gone       bool // the own member row is closed or reaped: join again, then Renumber
+	Cloned     bool // another process speaks in the own stream: join again, then Renumber
 }
 
 // Reset empties e and keeps its memory.
 func (e *Effects) Reset() {
 	clear(e.Items)
 	clear(e.Control)
-	*e = Effects{Items: e.Items[:0], Control: e.Control[:0]}
+	clear(e.Repairs)
+	*e = Effects{Items: e.Items[:0], Control: e.Control[:0], Repairs: e.Repairs[:0],
+		InDoubt: e.InDoubt[:0], Strangers: e.Strangers[:0], Witnesses: e.Witnesses[:0]}
 }
 
 // A Machine is one instance's side of the protocol. It is not safe for
@@ -163,25 +215,33 @@ type Machine struct {
 	cfg  Config
 	rand *rand.Rand
 
-	send sender
-	join joiner
-	held holding
+	send  sender
+	again resender
+	join  joiner
+	held  holding
 
 	// peers holds every other stream known, ascending by stream, and byStream the
 	// same by name. A peer is a sender whose window we keep and a receiver whose
 	// acknowledgements we count.
 	peers    []*peer
 	byStream map[site.StreamID]*peer
-	closed   map[site.StreamID]bool // streams that ended while we watched; bounded
+	closed   map[site.StreamID]bool     // streams that ended while we watched; bounded
+	past     map[site.StreamID]*keeping // frames kept of streams that ended a moment ago
 
 	heartbeatAt time.Time // next one; zero before Start
 	heartbeatIn time.Duration
 	ackAt       time.Time // next ACK; zero: nothing to acknowledge
 	ackBytes    int       // received since the last one
+	digestAt    time.Time // next DIGEST
 	started     bool
 	finished    bool // BYE was said
+	cloned      bool // another process speaks in the own stream
 
 	counts [numVerdicts]uint64
+
+	asked   uint64 // NAKs said
+	repairs uint64 // frames that came for a gap
+	resent  uint64 // frames sent again
 }
 
 // New returns a Machine that knows nobody. It can Raise and Take at once;
@@ -192,6 +252,7 @@ func New(cfg Config) *Machine {
 		rand:     rand.New(rand.NewPCG(cfg.Seed, 0x6361_7269_6c6c_6f6e)),
 		byStream: map[site.StreamID]*peer{},
 		closed:   map[site.StreamID]bool{},
+		past:     map[site.StreamID]*keeping{},
 	}
 	m.send.reset(&m.cfg)
 	m.held.tokens = askBurst

@@ -46,20 +46,20 @@ func FuzzMachine_AnyVerifiedFrames(f *testing.F) {
 				}
 			case 3: // a well-formed frame of events
 				h.Type, h.Count = wire.TypeEvents, 1
-				m.Receive(now, h, wire.AppendRecord(nil, &wire.Event{ID: wire.ID{d}, Order: a, Payload: body}), &fx)
+				m.Receive(now, h, nil, wire.AppendRecord(nil, &wire.Event{ID: wire.ID{d}, Order: a, Payload: body}), &fx)
 			case 4: // a well-formed fragment
 				h.Type = wire.TypeFragment
 				frame := wire.FragmentFrame(h, wire.Fragment{Index: int(a % 4), Total: 2 + int(a/4%4), Size: 40, Chunk: append([]byte{1}, body...)}, 0)
 				if hd, err := wire.ParseHeader(frame); err == nil {
-					m.Receive(now, hd, wire.Body(frame, 0), &fx)
+					m.Receive(now, hd, nil, wire.Body(frame, 0), &fx)
 				}
 			default:
-				m.Receive(now, h, body, &fx)
+				m.Receive(now, h, nil, body, &fx)
 			}
 			if err := m.invariant(); err != nil {
 				t.Fatal(err)
 			}
-			if len(m.held.frames) > cfg.HoldFrames || m.held.bytes > cfg.HoldBytes || len(m.send.ring) > cfg.RingFrames {
+			if len(m.held.frames) > cfg.HoldFrames || m.held.bytes > cfg.HoldBytes || len(m.send.ring.frames) > cfg.RingFrames {
 				t.Fatal("a bound is exceeded")
 			}
 			for _, it := range fx.Items {

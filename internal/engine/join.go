@@ -132,8 +132,8 @@ func (m *Machine) begin(now time.Time, p *peer, base site.Mark, fx *Effects) {
 	p.state = peerOpen
 	m.ackSoon(now)
 	for _, f := range m.held.take(p.stream) {
-		p.heardAt = now
-		m.counts[m.accept(now, p, f.header, f.body, fx)]++
+		p.heard(now, &f.header)
+		m.counts[m.accept(now, p, f.header, f.frame, f.body, fx)]++
 	}
 }
 
@@ -196,5 +196,10 @@ func (m *Machine) state(now time.Time, p *peer, s wire.State, fx *Effects) {
 	}
 	if p.state != peerJoining {
 		m.exists(now, p, s.Mark, fx)
+	}
+	for _, k := range s.Others {
+		if q := m.byStream[k.Stream]; q != nil && q.state != peerJoining {
+			m.exists(now, q, k.Mark, fx)
+		}
 	}
 }

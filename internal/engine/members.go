@@ -23,14 +23,22 @@ type peer struct {
 	orders   map[orderKey]uint64 // next order number expected of each Ordered event
 	waiting  []waitingItem       // Ordered events behind a gap, ascending by frame
 	waitLen  int                 // their payload bytes
-	report   site.Mark           // highest position that its row or another member reported, before the baseline
-	reported bool                // another member reported it
-	heardAt  time.Time           // last verified frame; zero: never
-	dataAt   time.Time           // last event frame
-	ackedTo  site.Mark           // what we acknowledged last
-	ackDue   bool                // acknowledge again though nothing is new
-	linger   time.Time           // when a stream that another instance ended may be forgotten
-	ended    Reason              // why gaps left at the end of the stream stay gaps; 0: as ever
+	kept     keeping             // its frames, for others
+	askAt    time.Time           // next NAK; zero: nothing is missing
+	doubtAt  time.Time           // next look for gaps to tell of
+	rtt      time.Duration       // mean time from NAK to repair; 0: not known
+	control  uint64              // highest number of its control frames
+	digests  int                 // said of it since it fell silent, by anybody
+	digestAt time.Time           // when to say the next
+	addedAt  time.Time
+	report   site.Mark // highest position that its row or another member reported, before the baseline
+	reported bool      // another member reported it
+	heardAt  time.Time // last verified frame; zero: never
+	dataAt   time.Time // last event frame
+	ackedTo  site.Mark // what we acknowledged last
+	ackDue   bool      // acknowledge again though nothing is new
+	linger   time.Time // when a stream that another instance ended may be forgotten
+	ended    Reason    // why gaps left at the end of the stream stay gaps; 0: as ever
 	missed   uint64
 
 	// As a receiver.
@@ -60,7 +68,7 @@ func (p *peer) open() bool { return p.state == peerJoining || p.state == peerOpe
 func compareStreams(p *peer, s site.StreamID) int { return bytes.Compare(p.stream[:], s[:]) }
 
 func (m *Machine) addPeer(now time.Time, row *site.Member, state peerState) *peer {
-	p := &peer{site: row.Site, stream: row.Stream, state: state, lapsed: row.Lapsed, report: row.Mark, ackedAt: now}
+	p := &peer{site: row.Site, stream: row.Stream, state: state, lapsed: row.Lapsed, report: row.Mark, ackedAt: now, addedAt: now}
 	i, _ := slices.BinarySearchFunc(m.peers, row.Stream, compareStreams)
 	m.peers = slices.Insert(m.peers, i, p)
 	m.byStream[p.stream] = p
@@ -75,6 +83,9 @@ func (m *Machine) removePeer(p *peer) {
 	}
 	m.peers = slices.Delete(m.peers, i, i+1)
 	delete(m.byStream, p.stream)
+	if len(p.kept.frames) > 0 { // somebody else may still miss them
+		m.past[p.stream] = &p.kept
+	}
 	m.rememberClosed(p.stream)
 }
 
@@ -144,7 +155,7 @@ func (m *Machine) endPeer(now time.Time, p *peer, mark site.Mark, why Reason, fx
 	}
 	m.exists(now, p, mark, fx)
 	p.state, p.counts, p.ended = peerClosing, false, why
-	m.trimRing()
+	m.trimRing(now)
 	fx.Space = true
 	m.maybeForget(now, p)
 }

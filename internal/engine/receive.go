@@ -26,27 +26,30 @@ func (m *Machine) Precheck(h wire.Header) Verdict {
 // said of it.
 func (m *Machine) Drop(v Verdict) { m.counts[v]++ }
 
-// Receive takes a frame whose tag is right and that is not of the own stream.
-// The body may alias the frame; items in fx alias the body. Frames that cannot
-// be judged yet are held and judged later, so the counts, not the verdicts, tell
-// what became of everything.
-func (m *Machine) Receive(now time.Time, h wire.Header, body []byte, fx *Effects) Verdict {
+// Receive takes a frame whose tag is right and that is not of the own stream: as
+// it came, and its body in the clear, which may alias the frame. Neither may
+// change ever after; items in fx alias the body. Frames that cannot be judged
+// yet are held and judged later, so the counts, not the verdicts, tell what
+// became of everything.
+func (m *Machine) Receive(now time.Time, h wire.Header, frame, body []byte, fx *Effects) Verdict {
 	p := m.byStream[h.Stream]
 	v := Accepted
 	switch {
+	case p == nil && h.Type == wire.TypeWitness:
+		v = m.strangersWitness(h, body, fx)
 	case p == nil && m.closed[h.Stream]:
 		v = ClosedStream
 	case p == nil:
-		v = m.holdUnknown(now, h, body, fx)
+		v = m.holdUnknown(now, h, frame, body, fx)
 	case p.site != h.Site:
 		v = Inconsistent
 	default:
-		p.heardAt = now
+		p.heard(now, &h)
 		if p.state == peerJoining && !h.Type.Control() {
-			v = m.held.add(&m.cfg, h, body)
+			v = m.held.add(&m.cfg, h, frame, body)
 			break
 		}
-		v = m.accept(now, p, h, body, fx)
+		v = m.accept(now, p, h, frame, body, fx)
 	}
 	m.counts[v]++
 	return v
@@ -57,14 +60,22 @@ func (m *Machine) Receive(now time.Time, h wire.Header, body []byte, fx *Effects
 func (m *Machine) Counts() [numVerdicts]uint64 { return m.counts }
 
 // accept takes a frame of a known stream.
-func (m *Machine) accept(now time.Time, p *peer, h wire.Header, body []byte, fx *Effects) Verdict {
+func (m *Machine) accept(now time.Time, p *peer, h wire.Header, frame, body []byte, fx *Effects) Verdict {
 	if h.Type.Control() {
 		return m.acceptControl(now, p, h, body, fx)
 	}
+	gaps := len(p.gaps)
+	if i := p.find(h.Number); i >= 0 {
+		m.repaired(now, p, &p.gaps[i])
+	}
 	v := p.observe(now, h.Number, h.Ordinal, uint64(h.Count))
+	if len(p.gaps) > gaps {
+		m.planRepair(now, p)
+	}
 	if v != Accepted {
 		return v
 	}
+	m.keep(now, p, h.Number, frame)
 	p.dataAt = now
 	m.ackSoon(now)
 	if m.ackBytes += len(body); m.ackBytes > m.cfg.RingBytes/4 {
@@ -74,9 +85,6 @@ func (m *Machine) accept(now time.Time, p *peer, h wire.Header, body []byte, fx 
 		v = m.acceptFragment(p, h, body, fx)
 	} else {
 		v = m.acceptEvents(p, h, body, fx)
-	}
-	for len(p.gaps) > maxGaps {
-		m.giveUp(p, ReasonOverflow, fx)
 	}
 	m.release(p, fx)
 	p.prune()
@@ -124,8 +132,8 @@ func (m *Machine) miss(p *peer, ord, next uint64, why Reason, fx *Effects) {
 	}
 	p.missed += next - ord
 	if m.subscribes() {
-		fx.Items = append(fx.Items, Item{Site: p.site, Stream: p.stream, Ordinal: ord,
-			Missed: &Missed{Site: p.site, Stream: p.stream, First: ord, Last: next - 1, Reason: why}})
+		fx.Items = append(fx.Items, Item{Site: p.site, Stream: p.stream, Ordinal: ord, Missed: &Missed{
+			Site: p.site, Stream: p.stream, Reason: why, First: ord, Last: next - 1, Count: next - ord, Exact: true}})
 	}
 }
 
@@ -145,8 +153,11 @@ func (m *Machine) expire(now time.Time, fx *Effects) {
 			continue
 		}
 		why := ReasonTimeout
-		if p.ended != 0 {
+		switch {
+		case p.ended != 0:
 			why = p.ended
+		case m.silent(now, p):
+			why = ReasonPeerLost
 		}
 		for due() {
 			m.giveUp(p, why, fx)
@@ -176,16 +187,17 @@ type holding struct {
 
 type heldFrame struct {
 	header  wire.Header
+	frame   []byte
 	body    []byte
 	unknown bool // its stream was not known
 	asked   bool // a read of the member table that began after its arrival is under way
 }
 
-func (h *holding) add(cfg *Config, hd wire.Header, body []byte) Verdict {
+func (h *holding) add(cfg *Config, hd wire.Header, frame, body []byte) Verdict {
 	if len(h.frames) >= cfg.HoldFrames || h.bytes+len(body) > cfg.HoldBytes {
 		return HoldOverflow
 	}
-	h.frames = append(h.frames, heldFrame{header: hd, body: body})
+	h.frames = append(h.frames, heldFrame{header: hd, frame: frame, body: body})
 	h.bytes += len(body)
 	return Held
 }
@@ -211,7 +223,7 @@ func (h *holding) take(s site.StreamID) []heldFrame {
 
 // holdUnknown keeps a frame of a stream that the member table may know by now,
 // and has the table asked.
-func (m *Machine) holdUnknown(now time.Time, hd wire.Header, body []byte, fx *Effects) Verdict {
+func (m *Machine) holdUnknown(now time.Time, hd wire.Header, frame, body []byte, fx *Effects) Verdict {
 	h := &m.held
 	if until, ok := h.absent[hd.Stream]; ok {
 		if now.Before(until) {
@@ -219,7 +231,7 @@ func (m *Machine) holdUnknown(now time.Time, hd wire.Header, body []byte, fx *Ef
 		}
 		delete(h.absent, hd.Stream)
 	}
-	v := h.add(&m.cfg, hd, body)
+	v := h.add(&m.cfg, hd, frame, body)
 	if v != Held {
 		return v
 	}
@@ -282,6 +294,9 @@ func (m *Machine) judgeUnknown(now time.Time, fx *Effects) {
 			m.counts[ClosedStream]++
 		} else {
 			m.counts[UnknownStream]++
+			if !slices.Contains(fx.Strangers, f.header.Stream) {
+				fx.Strangers = append(fx.Strangers, f.header.Stream)
+			}
 		}
 		return true
 	})

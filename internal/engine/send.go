@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
+	"github.com/carillon-go/carillon/internal/seal"
 	"github.com/carillon-go/carillon/internal/wire"
 	"github.com/carillon-go/carillon/site"
 )
@@ -16,7 +18,12 @@ type Frame struct {
 	Count   uint32
 	Bytes   []byte
 
-	end uint64 // bytes of this stream up to and including this frame
+	end     uint64            // bytes of this stream up to and including this frame
+	runs    []wire.EventCount // its events, in runs of equal ones
+	trailer int               // bytes of room for the seal
+	at      time.Time         // when it was taken
+	askedAt time.Time         // when it was sent again last
+	asker   site.StreamID     // to whom; zero: everybody
 }
 
 // mark returns the position that f ends at.
@@ -27,13 +34,14 @@ func (f *Frame) mark() site.Mark {
 // A sender numbers what this instance raises and keeps it until every receiver
 // has it, or until the ring is full.
 //
-// Invariant: handed <= taken.Frame <= number; ring holds frames in ascending
-// order without gaps, the last of which is taken.Frame.
+// Invariant: handed <= taken.Frame <= number; the last frame of ring is
+// taken.Frame.
 type sender struct {
 	build  wire.Builder
-	first  uint64 // ordinal of the first event in build
-	next   uint64 // ordinal of the next event
-	number uint64 // of the last frame closed
+	runs   []wire.EventCount // of the events in build
+	first  uint64            // ordinal of the first event in build
+	next   uint64            // ordinal of the next event
+	number uint64            // of the last frame closed
 	ready  []*Frame
 	orders map[wire.ID]uint64 // last order number of each Ordered event raised
 
@@ -42,23 +50,40 @@ type sender struct {
 	total  uint64    // bytes of all frames taken
 	unsent int       // bytes closed or taken, and not handed
 
-	ring      []*Frame
-	ringBytes int
-	flight    []*Frame // taken, not handed
+	ring   ring
+	flight []*Frame // taken, not handed
 
 	control uint64 // number of the last control frame
 
 	stalledAt time.Time // when a receiver began to pace Raise; zero: none does
 
-	// old is the stream this one replaces, spoken of until oldUntil.
-	old      site.StreamID
-	oldMark  site.Mark
-	oldUntil time.Time
+	// old is the stream that this one replaces, spoken of until oldUntil.
+	old       ring
+	oldMark   site.Mark
+	oldHanded site.Mark
+	oldUntil  time.Time
+	oldDoubt  bool // another process spoke in it
 }
 
 func (s *sender) reset(cfg *Config) {
-	*s = sender{orders: map[wire.ID]uint64{}}
-	s.build.Reset(cfg.FrameBytes, cfg.TrailerBytes)
+	*s = sender{orders: map[wire.ID]uint64{}, ring: ring{stream: cfg.Stream}}
+	s.buildNext(cfg)
+}
+
+// buildNext begins a frame. It leaves room for the longest trailer there is: a
+// frame that waits may have to change its key.
+func (s *sender) buildNext(cfg *Config) {
+	s.build.Reset(cfg.FrameBytes-max(0, seal.MaxTrailer-cfg.TrailerBytes), cfg.TrailerBytes)
+	s.runs = s.runs[:0]
+}
+
+// count adds an event of this ID to runs.
+func count(runs []wire.EventCount, id wire.ID) []wire.EventCount {
+	if n := len(runs); n > 0 && runs[n-1].ID == id {
+		runs[n-1].Count++
+		return runs
+	}
+	return append(runs, wire.EventCount{ID: id, Count: 1})
 }
 
 // Raise numbers ev and puts it into the frame being built; ev.Payload is copied.
@@ -79,17 +104,21 @@ func (m *Machine) Raise(now time.Time, ev *wire.Event, ordered bool) (uint64, er
 	if ordered {
 		e.Order = s.orders[e.ID] + 1
 	}
-	if !s.build.Append(&e) {
+	whole := s.build.Append(&e)
+	if !whole {
 		m.closeFrame(now)
-		if !s.build.Append(&e) {
-			m.closeFragments(now, &e)
-		}
+		whole = s.build.Append(&e)
+	}
+	if whole {
+		s.runs = count(s.runs, e.ID)
+	} else {
+		m.closeFragments(now, &e)
 	}
 	if ordered {
 		s.orders[e.ID] = e.Order
 	}
 	s.next++
-	if s.build.Count() == 0 { // it went into fragments
+	if !whole {
 		s.first = s.next
 	}
 	return s.next - 1, nil
@@ -115,8 +144,8 @@ func (m *Machine) closeFrame(now time.Time) {
 	}
 	h := m.header(now, wire.TypeEvents)
 	h.Number, h.Ordinal = s.number+1, s.first
-	m.addReady(h, uint32(n), s.build.Finish(h))
-	s.build.Reset(m.cfg.FrameBytes, m.cfg.TrailerBytes)
+	m.addReady(h, uint32(n), s.build.Finish(h), slices.Clone(s.runs))
+	s.buildNext(&m.cfg)
 	s.first = s.next
 }
 
@@ -124,24 +153,26 @@ func (m *Machine) closeFrame(now time.Time) {
 // built is empty.
 func (m *Machine) closeFragments(now time.Time, e *wire.Event) {
 	record := wire.AppendRecord(nil, e)
-	room := wire.ChunkLen(m.cfg.FrameBytes, m.cfg.TrailerBytes)
+	room := wire.ChunkLen(m.cfg.FrameBytes, max(seal.MaxTrailer, m.cfg.TrailerBytes))
 	total := (len(record) + room - 1) / room
 	for i := range total {
 		h := m.header(now, wire.TypeFragment)
 		h.Number, h.Ordinal = m.send.number+1, m.send.next
+		var runs []wire.EventCount
 		if i == total-1 {
-			h.Count = 1
+			h.Count, runs = 1, []wire.EventCount{{ID: e.ID, Count: 1}}
 		}
 		f := wire.Fragment{Index: i, Total: total, Size: len(record), Chunk: record[i*room : min((i+1)*room, len(record))]}
-		m.addReady(h, h.Count, wire.FragmentFrame(h, f, m.cfg.TrailerBytes))
+		m.addReady(h, h.Count, wire.FragmentFrame(h, f, m.cfg.TrailerBytes), runs)
 	}
 }
 
 // addReady queues a frame of count events to be taken.
-func (m *Machine) addReady(h wire.Header, count uint32, frame []byte) {
+func (m *Machine) addReady(h wire.Header, count uint32, frame []byte, runs []wire.EventCount) {
 	m.send.number = h.Number
 	m.send.unsent += len(frame)
-	m.send.ready = append(m.send.ready, &Frame{Number: h.Number, Ordinal: h.Ordinal, Count: count, Bytes: frame})
+	m.send.ready = append(m.send.ready, &Frame{Number: h.Number, Ordinal: h.Ordinal, Count: count, Bytes: frame,
+		runs: runs, trailer: m.cfg.TrailerBytes})
 }
 
 func (m *Machine) header(now time.Time, t wire.Type) wire.Header {
@@ -153,41 +184,32 @@ func (m *Machine) header(now time.Time, t wire.Type) wire.Header {
 // and calls [Machine.Handed].
 func (m *Machine) Take(now time.Time, dst []*Frame) []*Frame {
 	m.closeFrame(now)
+	m.noteSent(now)
 	s := &m.send
 	for _, f := range s.ready {
 		s.total += uint64(len(f.Bytes))
-		f.end = s.total
+		f.end, f.at = s.total, now
 		s.taken = f.mark()
-		s.ring = append(s.ring, f)
-		s.ringBytes += len(f.Bytes)
+		s.ring.add(f)
 		s.flight = append(s.flight, f)
 	}
 	dst = append(dst, s.ready...)
 	clear(s.ready)
 	s.ready = s.ready[:0]
-	m.trimRing()
+	m.trimRing(now)
 	return dst
 }
 
-// trimRing drops the frames that every member has acknowledged, and then the
-// oldest until the ring is within its bounds.
-func (m *Machine) trimRing() {
-	s := &m.send
-	all := s.handed.Frame
+// trimRing drops the frames that every member has acknowledged, and those for
+// which there is no room.
+func (m *Machine) trimRing(now time.Time) {
+	all := m.send.handed.Frame
 	for _, p := range m.peers {
 		if p.open() {
 			all = min(all, p.acked.Frame)
 		}
 	}
-	n := 0
-	for n < len(s.ring) && (s.ring[n].Number <= all || s.ringBytes > m.cfg.RingBytes || len(s.ring)-n > m.cfg.RingFrames) {
-		s.ringBytes -= len(s.ring[n].Bytes)
-		n++
-	}
-	if n > 0 {
-		clear(s.ring[:n])
-		s.ring = s.ring[n:]
-	}
+	m.send.ring.trim(now, all, &m.cfg)
 }
 
 // Handed records that every provider has accepted the frames up to and including
@@ -274,39 +296,49 @@ func (m *Machine) HandedMark() site.Mark { return m.send.handed }
 func (m *Machine) SetKey(now time.Time, key site.KeyID, trailer int) {
 	m.closeFrame(now)
 	m.cfg.Key, m.cfg.TrailerBytes = key, trailer
-	m.send.build.Reset(m.cfg.FrameBytes, trailer)
+	m.send.buildNext(&m.cfg)
 }
 
 // Renumber begins a new stream, because the row of the old one is gone. What was
-// raised and not taken moves to the new stream; what was taken stays with the
-// old one, whose end the new one tells to everybody for a minute.
+// raised and not taken moves to the new stream, under the key of now; what was
+// taken stays with the old one, whose end the new one tells to everybody for a
+// minute and whose frames it still repairs.
 func (m *Machine) Renumber(now time.Time, stream site.StreamID, fx *Effects) {
 	m.closeFrame(now)
+	was := m.send
 	s := &m.send
-	old, mark, ready, control := m.cfg.Stream, s.taken, s.ready, s.control
-	orders := s.orders
-	base := mark.Next
 	m.cfg.Stream = stream
 	s.reset(&m.cfg)
-	s.orders = orders
-	s.control = control
-	s.next = 0
-	for _, f := range ready {
-		h, err := wire.ParseHeader(f.Bytes)
-		if err != nil {
-			panic("engine: a frame of our own does not parse: " + err.Error())
-		}
-		h.Stream, h.Number, h.Ordinal = stream, s.number+1, f.Ordinal-base
-		wire.PutHeader(f.Bytes, h)
-		m.addReady(h, f.Count, f.Bytes)
-		s.next = h.Ordinal + uint64(f.Count)
+	s.orders, s.control = was.orders, was.control
+	s.old, s.oldMark, s.oldHanded = was.ring, was.taken, was.handed
+	s.oldUntil, s.oldDoubt = now.Add(resetFor), m.cloned
+	m.cloned = false
+	for _, f := range was.ready {
+		m.moveFrame(f, f.Ordinal-was.taken.Next)
 	}
 	s.first = s.next
-	s.old, s.oldMark, s.oldUntil = old, mark, now.Add(resetFor)
 	for _, p := range m.peers {
 		p.acked, p.ackedEnd, p.ackedAt = site.Mark{}, 0, now
 	}
 	fx.Space = true
-	m.say(now, site.StreamID{}, wire.Reset{Old: old, Mark: mark}, fx)
+	m.sayReset(now, fx)
 	m.heartbeatSoon(now)
+}
+
+// moveFrame queues a frame of the stream before as one of this stream.
+func (m *Machine) moveFrame(f *Frame, ordinal uint64) {
+	h, err := wire.ParseHeader(f.Bytes)
+	if err != nil {
+		panic("engine: a frame of our own does not parse: " + err.Error())
+	}
+	frame := append(f.Bytes[:len(f.Bytes)-f.trailer], make([]byte, m.cfg.TrailerBytes)...)
+	h.Stream, h.Key, h.Number, h.Ordinal = m.cfg.Stream, m.cfg.Key, m.send.number+1, ordinal
+	wire.PutHeader(frame, h)
+	m.addReady(h, f.Count, frame, f.runs)
+	m.send.next = ordinal + uint64(f.Count)
+}
+
+func (m *Machine) sayReset(now time.Time, fx *Effects) {
+	s := &m.send
+	m.say(now, site.StreamID{}, wire.Reset{Old: s.old.stream, Mark: s.oldMark, Doubtful: s.oldDoubt}, fx)
 }

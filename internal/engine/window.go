@@ -2,6 +2,8 @@ package engine
 
 import (
 	"fmt"
+	"slices"
+	"sort"
 	"time"
 
 	"github.com/carillon-go/carillon/site"
@@ -31,6 +33,7 @@ type gap struct {
 	first, last uint64
 	ord, next   uint64
 	since       time.Time // when the gap was noticed; kept when it is split
+	asking
 }
 
 type run struct{ first, last uint64 }
@@ -53,15 +56,32 @@ func (w *window) openBelow(number uint64) bool {
 
 // find returns the index of the gap that holds number, or -1.
 func (w *window) find(number uint64) int {
-	for i := len(w.gaps) - 1; i >= 0; i-- {
-		if g := &w.gaps[i]; number >= g.first {
-			if number <= g.last {
-				return i
-			}
-			return -1
-		}
+	if i := w.from(number); i < len(w.gaps) && w.gaps[i].first <= number {
+		return i
 	}
 	return -1
+}
+
+// from returns the index of the first gap that reaches to number or beyond.
+func (w *window) from(number uint64) int {
+	n := len(w.gaps)
+	if n == 0 || number > w.gaps[n-1].last {
+		return n // the usual case
+	}
+	return sort.Search(n, func(i int) bool { return w.gaps[i].last >= number })
+}
+
+// full reports whether no gap more can be kept.
+func (w *window) full() bool { return len(w.gaps) >= maxGaps }
+
+// miss records that the frames after high, up to and including to.Frame, are
+// missing. When there is no room for another gap, they become part of the last.
+func (w *window) miss(now time.Time, to site.Mark) {
+	if n := len(w.gaps); n > 0 && w.full() && w.gaps[n-1].last == w.high.Frame {
+		w.gaps[n-1].last, w.gaps[n-1].next = to.Frame, to.Next
+	} else {
+		w.gaps = append(w.gaps, gap{first: w.high.Frame + 1, last: to.Frame, ord: w.high.Next, next: to.Next, since: now})
+	}
 }
 
 // check says what observe would, and changes nothing.
@@ -82,7 +102,8 @@ func (w *window) check(number uint64) Verdict {
 
 // observe records that frame number arrived at now, holding count events of
 // which the first has ordinal ord. It changes nothing unless it returns
-// Accepted.
+// Accepted; or Full, when it cannot take the frame and only notes that it
+// exists.
 func (w *window) observe(now time.Time, number, ord, count uint64) Verdict {
 	if v := w.check(number); v != Accepted {
 		return v
@@ -91,17 +112,20 @@ func (w *window) observe(now time.Time, number, ord, count uint64) Verdict {
 		if ord < w.high.Next {
 			return Inconsistent
 		}
-		if number == w.high.Frame+1 {
-			if ord != w.high.Next {
-				return Inconsistent
-			}
-		} else {
-			w.gaps = append(w.gaps, gap{
-				first: w.high.Frame + 1, last: number - 1,
-				ord: w.high.Next, next: ord, since: now,
-			})
+		end := site.Mark{Frame: number, Next: ord + count}
+		switch {
+		case number == w.high.Frame+1 && ord != w.high.Next:
+			return Inconsistent
+		case number == w.high.Frame+1:
+		case w.full():
+			// That it exists is known now; it will be asked for again.
+			w.miss(now, end)
+			w.high = end
+			return Full
+		default:
+			w.miss(now, site.Mark{Frame: number - 1, Next: ord})
 		}
-		w.high = site.Mark{Frame: number, Next: ord + count}
+		w.high = end
 		return Accepted
 	}
 
@@ -111,21 +135,30 @@ func (w *window) observe(now time.Time, number, ord, count uint64) Verdict {
 	if ord < g.ord || end > g.next || (number == g.first && ord != g.ord) || (number == g.last && end != g.next) {
 		return Inconsistent
 	}
-	before := gap{first: g.first, last: number - 1, ord: g.ord, next: ord, since: g.since}
-	after := gap{first: number + 1, last: g.last, ord: end, next: g.next, since: g.since}
+	if number > g.first && number < g.last && w.full() {
+		return Full // it would split the gap
+	}
+	w.cut(i, number, number, ord, end)
+	return Accepted
+}
+
+// cut takes the frames first to last, with the events ord to next-1, out of gap
+// i, which holds them.
+func (w *window) cut(i int, first, last, ord, next uint64) {
+	before, after := w.gaps[i], w.gaps[i]
+	before.last, before.next = first-1, ord
+	after.first, after.ord = last+1, next
 	switch {
-	case g.first == g.last:
-		w.gaps = append(w.gaps[:i], w.gaps[i+1:]...)
-	case number == g.first:
+	case before.first > before.last && after.first > after.last:
+		w.gaps = slices.Delete(w.gaps, i, i+1)
+	case before.first > before.last:
 		w.gaps[i] = after
-	case number == g.last:
+	case after.first > after.last:
 		w.gaps[i] = before
 	default:
-		w.gaps = append(w.gaps, gap{})
-		copy(w.gaps[i+2:], w.gaps[i+1:])
-		w.gaps[i], w.gaps[i+1] = before, after
+		w.gaps[i] = before
+		w.gaps = slices.Insert(w.gaps, i+1, after)
 	}
-	return Accepted
 }
 
 // exists records that the stream reaches to mark, though its frames may not have
@@ -135,10 +168,7 @@ func (w *window) exists(now time.Time, mark site.Mark) bool {
 	if mark.Frame <= w.high.Frame || mark.Next < w.high.Next {
 		return false
 	}
-	w.gaps = append(w.gaps, gap{
-		first: w.high.Frame + 1, last: mark.Frame,
-		ord: w.high.Next, next: mark.Next, since: now,
-	})
+	w.miss(now, mark)
 	w.high = mark
 	return true
 }
@@ -146,10 +176,15 @@ func (w *window) exists(now time.Time, mark site.Mark) bool {
 // giveUp removes the oldest gap and returns it. There is one.
 func (w *window) giveUp() gap {
 	g := w.gaps[0]
-	w.gaps = append(w.gaps[:0], w.gaps[1:]...)
-	w.lost[w.lostN%len(w.lost)] = run{g.first, g.last}
-	w.lostN++
+	w.gaps = slices.Delete(w.gaps, 0, 1)
+	w.lose(g.first, g.last)
 	return g
+}
+
+// lose remembers that the frames were given up.
+func (w *window) lose(first, last uint64) {
+	w.lost[w.lostN%len(w.lost)] = run{first, last}
+	w.lostN++
 }
 
 // invariant returns what is wrong with w, or nil.

@@ -49,6 +49,10 @@ var (
 	ErrProof = errors.New("seal: the proof does not match")
 )
 
+// MaxTrailer is the longest trailer of any suite, in bytes. Frames that leave so
+// much room can be sealed under any key.
+const MaxTrailer = tagLen
+
 // TrailerLen returns how many bytes at the end of a frame the suite takes.
 // [ErrUnsupported] means that this program does not know the suite.
 func TrailerLen(suite site.Suite) (int, error) {

@@ -1,0 +1,135 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/carillon-go/carillon/internal/wire"
+	"github.com/carillon-go/carillon/site"
+)
+
+// A resender sends frames again, our own and those that others left behind, as
+// fast as its budget allows. Repairs go before new frames, so without a budget
+// a few receivers that lose everything would stop the stream for all.
+type resender struct {
+	queue  []resend // in the order in which they were asked for
+	bytes  int
+	nextAt time.Time // when more of the queue may be sent; zero: it is empty
+
+	tokens  float64   // bytes that may be sent
+	countAt time.Time // when tokens were counted last
+
+	// sent holds how many bytes of new frames there were at the end of each of
+	// the last seconds, for the mean rate.
+	sent   [repairSaved]uint64
+	sentAt time.Time // end of the last second noted
+}
+
+type resend struct {
+	frame []byte
+	to    site.StreamID // zero: everybody
+}
+
+// heardNAKOfOurs answers p, which asks for frames of one of our streams.
+func (m *Machine) heardNAKOfOurs(now time.Time, p *peer, r *ring, end, handed site.Mark, nak wire.NAK, fx *Effects) {
+	gones := 0
+	for _, asked := range nak.Ranges {
+		if asked.First > handed.Frame {
+			break // it is on its way
+		}
+		low := r.low(end)
+		if asked.First <= low.Frame && gones < nakFrames {
+			gones++
+			m.sayGone(now, r, wire.Range{First: asked.First, Last: min(asked.Last, low.Frame)}, low, p.stream, fx)
+		}
+		for n := max(asked.First, low.Frame+1); n <= min(asked.Last, handed.Frame); n++ {
+			f := r.find(n)
+			to := p.stream
+			switch since := now.Sub(f.askedAt); {
+			case f.askedAt.IsZero() || since >= repairHold:
+			case f.asker == p.stream || f.asker == (site.StreamID{}):
+				continue // it is on its way
+			default:
+				to = site.StreamID{} // more than one needs it
+			}
+			if !m.resend(f.Bytes, to) {
+				return
+			}
+			f.askedAt, f.asker = now, to
+		}
+	}
+	m.resendSome(now, fx)
+}
+
+// resend queues a frame to be sent again. It returns false when there is no
+// room; whoever needs the frame will ask again.
+func (m *Machine) resend(frame []byte, to site.StreamID) bool {
+	r := &m.again
+	if r.bytes+len(frame) > maxResend {
+		return false
+	}
+	r.queue = append(r.queue, resend{frame, to})
+	r.bytes += len(frame)
+	return true
+}
+
+// resendSome sends of the queue what the budget and a receiver's buffers allow.
+func (m *Machine) resendSome(now time.Time, fx *Effects) {
+	r := &m.again
+	if len(r.queue) == 0 || now.Before(r.nextAt) {
+		return
+	}
+	rate := m.repairRate(now)
+	if r.countAt.IsZero() {
+		r.tokens = rate * repairSaved
+	} else {
+		r.tokens = min(r.tokens+rate*now.Sub(r.countAt).Seconds(), rate*repairSaved)
+	}
+	r.countAt = now
+	n, burst := 0, 0
+	for n < len(r.queue) && r.tokens > 0 && (burst == 0 || burst+len(r.queue[n].frame) <= resendBurst) {
+		q := &r.queue[n]
+		fx.Repairs = append(fx.Repairs, Control{Frame: q.frame, To: q.to})
+		r.tokens -= float64(len(q.frame))
+		burst += len(q.frame)
+		n++
+	}
+	r.bytes -= burst
+	clear(r.queue[:n])
+	if r.queue = r.queue[n:]; len(r.queue) == 0 {
+		r.queue = nil
+	}
+	m.resent += uint64(n)
+	switch {
+	case len(r.queue) == 0:
+		r.nextAt = time.Time{}
+	case r.tokens > 0:
+		r.nextAt = now.Add(resendEvery)
+	default:
+		r.nextAt = now.Add(max(resendEvery, time.Duration(-r.tokens/rate*float64(time.Second))))
+	}
+}
+
+// repairRate returns how many bytes of repairs a second may cost.
+func (m *Machine) repairRate(now time.Time) float64 {
+	m.noteSent(now)
+	s := &m.again
+	oldest := s.sent[0]
+	return max(repairLeast, 2*float64(m.send.total-oldest)/repairSaved)
+}
+
+// noteSent keeps the totals of the last seconds.
+func (m *Machine) noteSent(now time.Time) {
+	s := &m.again
+	if s.sentAt.IsZero() {
+		s.sentAt = now
+	}
+	for n := 0; now.Sub(s.sentAt) >= time.Second; n++ {
+		if n == len(s.sent) {
+			s.sentAt = now
+			return
+		}
+		copy(s.sent[:], s.sent[1:])
+		s.sent[len(s.sent)-1] = m.send.total
+		s.sentAt = s.sentAt.Add(time.Second)
+	}
+}

@@ -1,0 +1,210 @@
+package engine
+
+import (
+	"slices"
+	"time"
+
+	"github.com/carillon-go/carillon/internal/wire"
+	"github.com/carillon-go/carillon/site"
+)
+
+// What the others do for a sender that has fallen silent: they tell each other
+// how far it had come, and repair its frames from what they kept.
+
+// silent reports whether p has not been heard for so long that somebody else
+// must speak for it.
+func (m *Machine) silent(now time.Time, p *peer) bool {
+	idle := m.idleHeartbeat()
+	if idle == 0 {
+		return false // nobody speaks while idle
+	}
+	since := p.heardAt
+	if since.IsZero() {
+		since = p.addedAt
+	}
+	return now.Sub(since) >= 3*max(idle, heartbeatIdle)
+}
+
+// heard notes a verified frame of p itself. Repairs are no sign of life, because
+// others may have sent them, and neither are control frames that are old.
+func (p *peer) heard(now time.Time, h *wire.Header) {
+	switch {
+	case h.Type.Control():
+		if h.Number <= p.control {
+			return
+		}
+		p.control = h.Number
+	case p.state != peerJoining && h.Number <= p.high.Frame:
+		return
+	}
+	p.heardAt, p.digests, p.digestAt = now, 0, time.Time{}
+}
+
+// A keeping holds sealed frames of another's stream, as they were received,
+// ascending by number.
+type keeping struct {
+	frames []kept
+	bytes  int
+}
+
+type kept struct {
+	number  uint64
+	frame   []byte
+	at      time.Time
+	askedAt time.Time
+}
+
+// keep remembers a sealed frame of p for those who miss it when p cannot answer.
+// The room is shared equally by all streams.
+func (m *Machine) keep(now time.Time, p *peer, number uint64, frame []byte) {
+	if m.cfg.CacheBytes == 0 {
+		return
+	}
+	p.kept.add(kept{number: number, frame: frame, at: now})
+	p.kept.trim(now, m.cfg.CacheBytes/(len(m.peers)+len(m.past)))
+}
+
+func (k *keeping) add(f kept) {
+	i := len(k.frames)
+	if i > 0 && k.frames[i-1].number >= f.number {
+		var found bool
+		if i, found = k.find(f.number); found {
+			return
+		}
+	}
+	k.frames = slices.Insert(k.frames, i, f)
+	k.bytes += len(f.frame)
+}
+
+func (k *keeping) find(number uint64) (int, bool) {
+	return slices.BinarySearchFunc(k.frames, number, func(f kept, n uint64) int {
+		switch {
+		case f.number < n:
+			return -1
+		case f.number > n:
+			return 1
+		}
+		return 0
+	})
+}
+
+func (k *keeping) trim(now time.Time, most int) {
+	n := 0
+	for n < len(k.frames) && (k.bytes > most || now.Sub(k.frames[n].at) > keptFor) {
+		k.bytes -= len(k.frames[n].frame)
+		n++
+	}
+	if n > 0 {
+		clear(k.frames[:n])
+		k.frames = k.frames[n:]
+	}
+}
+
+// trimKept drops kept frames that are too old, or too many now that there are
+// more streams.
+func (m *Machine) trimKept(now time.Time) {
+	share := m.cfg.CacheBytes / max(1, len(m.peers)+len(m.past))
+	for _, p := range m.peers {
+		p.kept.trim(now, share)
+	}
+	for s, k := range m.past {
+		if k.trim(now, share); len(k.frames) == 0 {
+			delete(m.past, s)
+		}
+	}
+}
+
+// heardNAKOfAnother answers asker, which misses frames that we kept of another's
+// stream, if it is our turn.
+func (m *Machine) heardNAKOfAnother(now time.Time, asker *peer, k *keeping, nak wire.NAK, number uint64, fx *Effects) {
+	if !m.turn(asker, nak.Stream, number) {
+		return
+	}
+	for _, r := range nak.Ranges {
+		i, _ := k.find(r.First)
+		for ; i < len(k.frames) && k.frames[i].number <= r.Last; i++ {
+			f := &k.frames[i]
+			if !f.askedAt.IsZero() && now.Sub(f.askedAt) < repairHold {
+				continue
+			}
+			if !m.resend(f.frame, asker.stream) {
+				return
+			}
+			f.askedAt = now
+		}
+	}
+	m.resendSome(now, fx)
+}
+
+// turn reports whether this instance is among the few that answer a NAK about
+// another's stream. Who they are changes with every NAK, so that whoever has the frames is
+// asked in the end, and nobody needs to wait and listen whether another
+// answers.
+func (m *Machine) turn(asker *peer, about site.StreamID, number uint64) bool {
+	rank, count := 0, 1 // of this instance, among those who can answer
+	for _, q := range m.peers {
+		if q == asker || q.stream == about || !q.open() {
+			continue
+		}
+		count++
+		if compareStreams(q, m.cfg.Stream) < 0 {
+			rank++
+		}
+	}
+	start := int(number % uint64(count))
+	return (rank-start+count)%count < answerers+count/16
+}
+
+// planDigests has what we know of silent senders told: whoever heard their last
+// frames makes the others ask for them.
+func (m *Machine) planDigests(now time.Time) {
+	for _, p := range m.peers {
+		if p.state != peerJoining && p.high != p.base && p.digests < digestTimes && p.digestAt.IsZero() && m.silent(now, p) {
+			p.digestAt = now.Add(time.Duration(m.rand.Int64N(int64(digestSpread))))
+			m.digestAt = earlier(m.digestAt, p.digestAt)
+		}
+	}
+}
+
+// sayDigest tells what is known of the streams whose time has come.
+func (m *Machine) sayDigest(now time.Time, fx *Effects) {
+	if m.digestAt.IsZero() || now.Before(m.digestAt) {
+		return
+	}
+	m.digestAt = time.Time{}
+	var entries []wire.StreamMark
+	for _, p := range m.peers {
+		if !p.digestAt.IsZero() && !now.Before(p.digestAt) {
+			m.nextDigest(now, p)
+			entries = append(entries, wire.StreamMark{Stream: p.stream, Mark: p.high})
+		}
+		m.digestAt = earlier(m.digestAt, p.digestAt)
+	}
+	for part := range slices.Chunk(entries, m.listRoom(wire.MaxStreamMarkLen, 0)) {
+		m.say(now, site.StreamID{}, wire.Digest{Entries: part}, fx)
+	}
+}
+
+// nextDigest counts what was said of p, by us or by another that knows as much.
+func (m *Machine) nextDigest(now time.Time, p *peer) {
+	p.digests++
+	p.digestAt = time.Time{}
+	if p.digests < digestTimes {
+		p.digestAt = now.Add(digestAgain + time.Duration(m.rand.Int64N(int64(digestSpread))))
+	}
+}
+
+// heardDigest takes what another knows of streams that are silent. Who knows as
+// much need not say so too.
+func (m *Machine) heardDigest(now time.Time, d wire.Digest, fx *Effects) {
+	for _, e := range d.Entries {
+		p := m.byStream[e.Stream]
+		if p == nil {
+			continue
+		}
+		if !p.digestAt.IsZero() && e.Mark.Frame >= p.high.Frame {
+			m.nextDigest(now, p)
+		}
+		m.exists(now, p, e.Mark, fx)
+	}
+}
