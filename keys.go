@@ -3,6 +3,7 @@ package carillon
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -17,14 +18,46 @@ type keyring struct {
 	active   site.Key    // of self
 	accepted []site.Site // self included, ascending by name
 	ids      []site.ID   // of accepted
+
+	// read is the highest generation that was read. The instance verifies as it says unless
+	// trouble does.
+	read uint64
+
+	// trouble says in words why keys that are known here are kept against what the
+	// database says, or why a key cannot be used; it is empty if neither is so.
+	trouble []string
+
+	// stolen are the sites of which a key that was trusted here was declared
+	// compromised, with the generation that did so, until what was trusted has been
+	// given up.
+	stolen map[site.ID]uint64
+
+	// expires is when the next retiring key of those accepted ends, by the database's clock; zero: none is known to.
+	expires time.Time
 }
 
-// newKeyring picks the sites that are accepted from all that are registered.
-func newKeyring(cfg *Config, self site.ID, all []site.Site) (*keyring, error) {
-	k := &keyring{}
+// newKeyring picks the sites that are accepted from all that are registered. Of a
+// site about which the database contradicts what was, that is what stays.
+func newKeyring(cfg *Config, self site.ID, all []site.Site, was *keyring) (*keyring, error) {
+	k := &keyring{stolen: maps.Clone(was.stolen)}
 	for _, s := range all {
+		k.read = max(k.read, s.Generation)
 		if s.ID != self && cfg.AcceptSites != nil && !slices.Contains(cfg.AcceptSites, s.Name) {
 			continue
+		}
+		if i := slices.Index(was.ids, s.ID); i >= 0 {
+			old := was.accepted[i]
+			if why := contradiction(old, s); why != "" {
+				k.trouble = append(k.trouble, fmt.Sprintf("the database contradicts itself about the keys of site %q: %s; the ones known before stay in use here. "+
+					"If it was restored from a backup, say so to it: carillon site accept-restore", s.Name, why))
+				s = old
+			}
+			k.noteStolen(old, s)
+		}
+		for _, key := range s.Keys {
+			if key.State.Verifies() && s.Floors.Allow(key) == nil && seal.Usable(s.ID, key) != nil {
+				k.trouble = append(k.trouble, fmt.Sprintf("key %d of site %q: %v; a rotation to it waits for this instance", key.ID, s.Name, seal.Usable(s.ID, key)))
+			}
 		}
 		k.accepted = append(k.accepted, s)
 		k.ids = append(k.ids, s.ID)
@@ -35,30 +68,113 @@ func newKeyring(cfg *Config, self site.ID, all []site.Site) (*keyring, error) {
 	if k.self.ID != self {
 		return nil, fmt.Errorf("the site %q (%v) is no longer in the database", cfg.Site, self)
 	}
-	i := slices.IndexFunc(k.self.Keys, func(key site.Key) bool { return key.State == site.KeyActive })
-	if i < 0 {
+	if k.active = k.self.Active(); k.active.ID == 0 {
 		return nil, fmt.Errorf("the site %q has no active key", cfg.Site)
 	}
-	k.active = k.self.Keys[i]
 	return k, nil
+}
+
+// contradiction returns why now cannot be what has become of was, though several
+// changes may lie between them: what a restored backup, or a second database, looks like. It is
+// empty if there is no reason.
+func contradiction(was, now site.Site) string {
+	if now.Generation < was.Generation {
+		return fmt.Sprintf("its generation went back from %d to %d", was.Generation, now.Generation)
+	}
+	for _, k := range now.Keys {
+		old := was.Key(k.ID)
+		switch {
+		case old.ID == 0:
+			if now.Generation == was.Generation {
+				return fmt.Sprintf("generation %d has a key %d that it did not have", now.Generation, k.ID)
+			}
+		case now.Generation == was.Generation && k.State != old.State:
+			return fmt.Sprintf("in generation %d key %d is %v and was %v", now.Generation, k.ID, k.State, old.State)
+		case old.State.Ended() && !k.State.Ended():
+			return fmt.Sprintf("key %d was %v and is %v", k.ID, old.State, k.State)
+		case k.Suite != old.Suite || k.Version != old.Version || !k.State.Ended() && !k.Secret.Equal(old.Secret):
+			return fmt.Sprintf("key %d is another than the one it was", k.ID)
+		}
+	}
+	return ""
+}
+
+// noteStolen notes that a key which old could have trusted has been compromised.
+func (k *keyring) noteStolen(old, now site.Site) {
+	for _, key := range now.Keys {
+		if was := old.Key(key.ID); key.State != site.KeyCompromised || was.ID == 0 || was.State == site.KeyCompromised {
+			continue
+		}
+		if k.stolen == nil {
+			k.stolen = map[site.ID]uint64{}
+		}
+		since := key.Changed
+		if since == 0 {
+			since = now.Generation
+		}
+		k.stolen[now.ID] = max(k.stolen[now.ID], since)
+	}
 }
 
 // accepts reports whether frames of the site are accepted.
 func (k *keyring) accepts(s site.ID) bool { return slices.Contains(k.ids, s) }
 
-// useSites takes the sites as the database has them now.
-func (b *Broker) useSites(all []site.Site) error {
-	k, err := newKeyring(&b.cfg, b.siteID, all)
+// verifying returns the accepted sites as they are at a time of the database:
+// retiring keys whose end has come are revoked. It sets expires.
+func (k *keyring) verifying(now time.Time) []site.Site {
+	k.expires = time.Time{}
+	sites := slices.Clone(k.accepted)
+	for i := range sites {
+		sites[i].Keys = slices.Clone(sites[i].Keys)
+		for j := range sites[i].Keys {
+			key := &sites[i].Keys[j]
+			switch {
+			case key.State != site.KeyRetiring || key.Until.IsZero():
+			case !key.Until.After(now):
+				key.State = site.KeyRevoked
+			case k.expires.IsZero() || key.Until.Before(k.expires):
+				k.expires = key.Until
+			}
+		}
+	}
+	return sites
+}
+
+// useSites takes the sites as the database has them at now, a time of its own. It is
+// never called concurrently.
+func (b *Broker) useSites(all []site.Site, now time.Time) error {
+	was := b.keyring.Load()
+	k, err := newKeyring(&b.cfg, b.siteID, all, was)
 	if err != nil {
+		if was.self.ID != (site.ID{}) { // what was known stays
+			kept := *was
+			kept.trouble = []string{err.Error()}
+			b.keyring.Store(&kept)
+		}
 		return err
 	}
-	was := b.keyring.Load()
-	b.opener.SetKeys(k.accepted)
+	b.opener.SetKeys(k.verifying(now))
 	b.keyring.Store(k)
-	if b.machine == nil || was.active.ID == k.active.ID {
-		return nil
+	if !slices.Equal(k.trouble, was.trouble) {
+		for _, text := range k.trouble {
+			b.log.Error("keys: " + text)
+		}
+	}
+	if b.machine == nil || was.active.ID == k.active.ID || k.stolen[b.siteID] > 0 || b.rowGone() {
+		return nil // in the last two cases the present stream ends, and the next one begins with the key
 	}
 	return b.useKey(k.active)
+}
+
+// endKeys refuses retiring keys whose end has come at now, a time of the database.
+func (b *Broker) endKeys(now time.Time) {
+	k := b.keyring.Load()
+	if k.expires.IsZero() || k.expires.After(now) {
+		return
+	}
+	next := *k
+	b.opener.SetKeys(next.verifying(now))
+	b.keyring.Store(&next)
 }
 
 // useKey has frames that are closed from now on sealed with another key.
@@ -72,6 +188,60 @@ func (b *Broker) useKey(key site.Key) error {
 	b.machine.SetKey(time.Now(), key.ID, s.Trailer())
 	b.mu.Unlock()
 	return nil
+}
+
+// claims returns what this instance may say of itself in its row: the generation of
+// which it verifies, and the one as which it signs. 0 says nothing, and leaves what the row has.
+func (b *Broker) claims() (verifies, signs uint64) {
+	k := b.keyring.Load()
+	if len(k.trouble) > 0 {
+		return 0, 0
+	}
+	if list := b.sealers.Load(); list == nil || (*list)[0].key == k.active.ID && k.stolen[b.siteID] == 0 {
+		signs = k.read
+	}
+	return k.read, signs
+}
+
+// unsaid reports whether the row lacks what this instance could say in it, so that
+// somebody who rotates a key may be waiting for it.
+func (b *Broker) unsaid() bool {
+	verifies, signs := b.claims()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	row := b.rows.members[b.self.Load().Stream]
+	return row != nil && (row.Verifies < verifies || row.Signs < signs)
+}
+
+// distrustLocked gives up what was trusted under keys that somebody else has had: the streams
+// of their sites, except those that began after that was known, and,
+// if it is the own site, the own stream: who reads of it later would take that for
+// one of the forger. The new stream is taken by rejoin. b.mu is held; the rows are those that came with
+// the keys, and the machine has not heard of them yet, so that it does not end
+// in peace what cannot be trusted.
+func (b *Broker) distrustLocked(now time.Time) {
+	k := b.keyring.Load()
+	if len(k.stolen) == 0 {
+		return
+	}
+	b.machine.Distrust(now, func(s site.StreamID) bool {
+		row := b.rows.members[s]
+		return row != nil && row.Signs >= k.stolen[row.Site]
+	}, &b.fx)
+	if k.stolen[b.siteID] > 0 {
+		b.gone = true
+	}
+	b.log.Error("a key was declared compromised: gave up what was trusted under it", "sites", len(k.stolen))
+	next := *k
+	next.stolen = nil
+	b.keyring.Store(&next)
+}
+
+// keyStatus adds to s what is known of the keys.
+func (b *Broker) keyStatus(s *Status) {
+	k := b.keyring.Load()
+	s.Generation, s.Key, s.Floors = k.self.Generation, k.active.ID, k.self.Floors
+	s.Problems = append(s.Problems, k.trouble...)
 }
 
 // proofLabels keep the proofs of the two ends of a connection apart.

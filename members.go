@@ -264,7 +264,7 @@ func (b *Broker) follow() {
 		case <-b.followWake:
 		}
 		b.readChanges()
-		if now := time.Now(); !now.Before(renewAt) {
+		if now := time.Now(); !now.Before(renewAt) || b.unsaid() {
 			if b.renew() == nil {
 				renewAt = now.Add(b.cfg.Lease / 3)
 			}
@@ -315,9 +315,12 @@ func (b *Broker) readChanges() {
 		b.mu.Unlock()
 	}
 	if err == nil && len(snap.Sites) > 0 {
-		if err := b.useSites(snap.Sites); err != nil {
+		if err := b.useSites(snap.Sites, snap.Now); err != nil {
 			b.log.Error("keyring not taken over", keyError, err)
 		}
+	}
+	if err == nil {
+		b.endKeys(snap.Now)
 	}
 	b.mu.Lock()
 	now := time.Now()
@@ -332,6 +335,7 @@ func (b *Broker) readChanges() {
 	rows := b.acceptedRows(snap.Members)
 	changed := b.rows.update(rows, now)
 	b.rows.revision, b.rows.offset = snap.Revision, snap.Now.Sub(now)
+	b.distrustLocked(now)
 	b.machine.Members(now, b.foreign(rows), asked, &b.fx)
 	b.applyLocked(now)
 	b.countVerdictsLocked()
@@ -393,10 +397,10 @@ func (b *Broker) renew() error {
 	b.mu.Lock()
 	mark := b.machine.HandedMark()
 	b.mu.Unlock()
-	generation := b.keyring.Load().self.Generation
+	verifies, signs := b.claims()
 	err := b.database(func(ctx context.Context) error {
 		return b.cfg.Database.Renew(ctx, b.self.Load().Stream, site.Renewal{
-			Mark: mark, Verifies: generation, Signs: generation, Lease: b.cfg.Lease,
+			Mark: mark, Verifies: verifies, Signs: signs, Lease: b.cfg.Lease,
 		})
 	})
 	if errors.Is(err, site.ErrGone) {
@@ -478,10 +482,10 @@ func (b *Broker) join(ctx context.Context) (site.StreamID, error) {
 	own := append(slices.Clone(*b.own.Load()), stream)
 	own = own[max(0, len(own)-maxOwn):]
 	b.own.Store(&own)
-	generation := b.keyring.Load().self.Generation
+	verifies, _ := b.claims()
 	err = b.cfg.Database.Join(ctx, site.Member{
 		Site: b.siteID, Stream: stream, Server: b.cfg.Server, Application: b.cfg.Application, Version: b.cfg.Version,
-		Role: site.Role(b.cfg.Role), Addresses: b.addresses(), Verifies: generation, Signs: generation,
+		Role: site.Role(b.cfg.Role), Addresses: b.addresses(), Verifies: verifies, Signs: verifies, // it will sign as it reads before it has sealed anything
 	}, b.cfg.Lease)
 	if err != nil {
 		return site.StreamID{}, fmt.Errorf("write the member row: %w", err)

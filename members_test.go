@@ -475,7 +475,7 @@ func TestRow_GoneIsNotReplacedByOneThatNobodyCanSpeakFor(t *testing.T) {
 		if err != nil || len(snap.Members) != 1 {
 			t.Errorf("%d rows, %v", len(snap.Members), err)
 		}
-		if st := c.Broker(0).Status(); st.Ready || len(st.Problems) != 2 {
+		if st := c.Broker(0).Status(); st.Ready || len(st.Problems) != 3 {
 			t.Errorf("status %+v", st)
 		}
 	})

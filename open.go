@@ -199,7 +199,7 @@ func (b *Broker) readKeys(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return b.useSites(all)
+		return b.useSites(all, time.Time{})
 	})
 }
 

@@ -211,6 +211,7 @@ func TestReceive_CountsEachDropUnderItsReason(t *testing.T) { // E9
 		}},
 		{"under a revoked key", carillon.DropRetiredKey, func(g *target) []byte {
 			s := g.puppet.site
+			s.Generation++
 			s.Keys = append(slices.Clone(s.Keys), site.Key{ID: 2, State: site.KeyRevoked, Suite: site.SuiteHMACSHA256, Version: 1, Secret: s.Keys[0].Secret})
 			g.db.PutSite(s)
 			g.pass(2 * time.Second)
@@ -227,6 +228,7 @@ func TestReceive_CountsEachDropUnderItsReason(t *testing.T) { // E9
 		}},
 		{"under a key of a suite to come", carillon.DropUnsupportedKey, func(g *target) []byte {
 			s := g.puppet.site
+			s.Generation++
 			s.Keys = append(slices.Clone(s.Keys), site.Key{ID: 2, State: site.KeyPending, Suite: 77, Version: 1, Secret: s.Keys[0].Secret})
 			g.db.PutSite(s)
 			g.pass(2 * time.Second)
@@ -515,6 +517,7 @@ func TestReceive_NewKeyIsFoundWithoutWaitingForThePoll(t *testing.T) {
 		key := anotherSecret(s.Keys[0])
 		key.ID, key.State = 2, site.KeyPending
 		s.Keys = append(slices.Clone(s.Keys), key)
+		s.Generation++
 		g.db.PutSite(s)
 		h := g.puppet.header(1)
 		h.Key = 2

@@ -153,6 +153,7 @@ type Status struct {
 
 	Generation uint64     // of the keyring in use
 	Key        site.KeyID // that this instance signs with
+	Floors     site.Floors
 
 	// Problems says in words what is wrong, and what follows from it; it is
 	// empty if nothing is.
@@ -163,8 +164,7 @@ type Status struct {
 func (b *Broker) Status() Status {
 	s := Status{Closing: b.closing.Load(), InStep: true}
 	if !b.local {
-		ring := b.keyring.Load()
-		s.Generation, s.Key = ring.self.Generation, ring.active.ID
+		b.keyStatus(&s)
 	}
 	b.mu.Lock()
 	s.Enabled = b.enabled

@@ -3,6 +3,7 @@ package seal
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+	"fmt"
 	"sync/atomic"
 
 	"github.com/carillon-go/carillon/internal/wire"
@@ -61,10 +62,11 @@ func (o *Opener) SetKeys(sites []site.Site) {
 
 // refusal returns why frames under k are refused whatever they hold, or nil.
 func refusal(s *site.Site, k *site.Key) error {
-	switch k.State {
-	case site.KeyPending, site.KeyActive, site.KeyRetiring:
-	default:
+	switch {
+	case k.State.Ended():
 		return ErrRevoked
+	case !k.State.Verifies():
+		return fmt.Errorf("%w: key %d of site %v is in state %d", ErrUnsupported, k.ID, s.ID, k.State)
 	}
 	if k.Version < s.Floors.Version || s.Floors.EncryptionRequired && k.Suite == site.SuiteHMACSHA256 {
 		return ErrFloor

@@ -34,9 +34,9 @@ var (
 	// ErrFloor reports a key that protects less than the site's floors ask for.
 	ErrFloor = errors.New("seal: the key is below the site's floors")
 
-	// ErrUnsupported reports a key whose version or suite this program does not
-	// know: it is older than the one that made the key. Upgrade it.
-	ErrUnsupported = errors.New("seal: unknown version or suite")
+	// ErrUnsupported reports a key whose version, suite or state this program does
+	// not know: it is older than the one that made the key. Upgrade it.
+	ErrUnsupported = errors.New("seal: unknown version, suite or state")
 
 	// ErrVersion reports a frame of another wire version than its key has.
 	ErrVersion = errors.New("seal: the frame's version is not that of its key")
@@ -84,6 +84,10 @@ func newFrameKey(s site.ID, k *site.Key, stream site.StreamID) frameKey {
 	}
 	return newMACKey(key)
 }
+
+// Usable returns why frames of site s cannot be sealed and opened under k with this
+// program, or nil. It does not look at the state of k.
+func Usable(s site.ID, k site.Key) error { return usable(s, &k) }
 
 // usable returns why k cannot be used with this program, or nil.
 func usable(s site.ID, k *site.Key) error {

@@ -179,7 +179,7 @@ func TestOpen_SaysWhyAKeyIsRefused(t *testing.T) {
 		{"active", with(func(k *site.Key) {}), nil},
 		{"retiring", with(func(k *site.Key) { k.State = site.KeyRetiring }), nil},
 		{"revoked", with(func(k *site.Key) { k.State = site.KeyRevoked }), ErrRevoked},
-		{"state unknown", with(func(k *site.Key) { k.State = 77 }), ErrRevoked},
+		{"state unknown", with(func(k *site.Key) { k.State = 77 }), ErrUnsupported},
 		{"another secret", with(func(k *site.Key) { k.Secret = other }), ErrTag},
 		{"no secret", with(func(k *site.Key) { k.Secret = site.Secret{} }), ErrUnknownKey},
 		{"another key ID", with(func(k *site.Key) { k.ID = 2 }), ErrUnknownKey},
