@@ -258,6 +258,12 @@ func (cfg *Config) reorderDelay() (d time.Duration) {
 	return d
 }
 
+// sharedLoss reports whether what one instance loses, others often lose too: on
+// transports without connections, where one datagram is for all.
+func (cfg *Config) sharedLoss() bool {
+	return slices.ContainsFunc(cfg.Providers, func(p provider.Provider) bool { return !p.Capabilities().Ordered })
+}
+
 // secure reports whether every provider declares a secure channel.
 func (cfg *Config) secure() bool {
 	return !slices.ContainsFunc(cfg.Providers, func(p provider.Provider) bool {

@@ -86,7 +86,7 @@ func (c *cluster) after(d time.Duration, run func()) {
 func testConfig(stream site.StreamID, seed uint64) Config {
 	return Config{Site: testSite, Stream: stream, Role: site.RolePublish | site.RoleSubscribe, Key: 1,
 		FrameBytes: 1200, TrailerBytes: 32, MaxEventBytes: 1 << 20, UnsentBytes: 8 << 20, RingBytes: 32 << 20, RingFrames: 32768,
-		HoldFrames: 256, HoldBytes: 1 << 20, MissedAfter: 2 * time.Second, MaxStall: time.Second, Seed: seed}
+		HoldFrames: 256, HoldBytes: 1 << 20, CacheBytes: 64 << 20, MissedAfter: 2 * time.Second, MaxStall: time.Second, Seed: seed}
 }
 
 // start adds an instance, registered and asking where the others stand.

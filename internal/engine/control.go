@@ -57,7 +57,7 @@ func (m *Machine) acceptControl(now time.Time, p *peer, h wire.Header, body []by
 		m.endPeer(now, p, c.Mark, 0, fx)
 	case wire.Reset:
 		if old := m.byStream[c.Old]; old == nil {
-			m.rememberClosed(c.Old)
+			m.closedReset(p, c, fx)
 		} else if old.site != p.site || old == p {
 			return Inconsistent
 		} else if c.Doubtful {

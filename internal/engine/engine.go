@@ -40,6 +40,7 @@ type Config struct {
 	HoldBytes     int
 	CacheBytes    int // sealed frames of others, kept to repair for those that fall silent; 0: none
 
+	SharedLoss    bool          // what one receiver loses, others often lose too
 	RepairDelay   time.Duration // how long frames may normally overtake each other; 0: hardly
 	MissedAfter   time.Duration // how long a gap may stay open
 	MaxStall      time.Duration // how long a receiver that lags may pace Raise
@@ -70,7 +71,7 @@ const (
 	askMost    = 200 * time.Millisecond // most time between two NAKs for a gap
 	askSlack   = 5 * time.Millisecond   // what is due so soon is asked for together
 	askAnyone  = 8                      // NAKs without success after which anybody may answer
-	askAlone   = 8                      // with more members, NAKs go to all, so that they can be put off
+	askAlone   = 8                      // with more members, NAKs for shared losses go to all, so that they can be put off
 	nakFrames  = 4                      // most NAKs, or GONEs, said at once
 	doubtAfter = 250 * time.Millisecond // gaps that are open for so long are told of
 
@@ -225,8 +226,8 @@ type Machine struct {
 	// acknowledgements we count.
 	peers    []*peer
 	byStream map[site.StreamID]*peer
-	closed   map[site.StreamID]bool     // streams that ended while we watched; bounded
-	past     map[site.StreamID]*keeping // frames kept of streams that ended a moment ago
+	closed   map[site.StreamID]site.Mark // streams that ended while we watched, and where; bounded
+	past     map[site.StreamID]*keeping  // frames kept of streams that ended a moment ago
 
 	heartbeatAt time.Time // next one; zero before Start
 	heartbeatIn time.Duration
@@ -251,7 +252,7 @@ func New(cfg Config) *Machine {
 		cfg:      cfg,
 		rand:     rand.New(rand.NewPCG(cfg.Seed, 0x6361_7269_6c6c_6f6e)),
 		byStream: map[site.StreamID]*peer{},
-		closed:   map[site.StreamID]bool{},
+		closed:   map[site.StreamID]site.Mark{},
 		past:     map[site.StreamID]*keeping{},
 	}
 	m.send.reset(&m.cfg)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/carillon-go/carillon/internal/wire"
 	"github.com/carillon-go/carillon/site"
 )
 
@@ -86,17 +87,40 @@ func (m *Machine) removePeer(p *peer) {
 	if len(p.kept.frames) > 0 { // somebody else may still miss them
 		m.past[p.stream] = &p.kept
 	}
-	m.rememberClosed(p.stream)
+	m.rememberClosed(p.stream, p.high)
 }
 
 // rememberClosed keeps the verdict on an ended stream quick. The member table
 // has it for a day; here any bounded memory will do.
-func (m *Machine) rememberClosed(s site.StreamID) {
+func (m *Machine) rememberClosed(s site.StreamID, end site.Mark) {
 	const most = 4096
 	if len(m.closed) >= most {
 		clear(m.closed)
 	}
-	m.closed[s] = true
+	m.closed[s] = end
+}
+
+func (m *Machine) isClosed(s site.StreamID) bool {
+	_, closed := m.closed[s]
+	return closed
+}
+
+// unknownEnd is the end of streams that were never followed here, so that nothing
+// of them was missed.
+var unknownEnd = site.Mark{Frame: wire.MaxNumber, Next: wire.MaxNumber}
+
+// closedReset hears that a stream went on after its row was closed: somebody
+// closed the row of an instance that lived. What it said in between was dropped
+// here.
+func (m *Machine) closedReset(p *peer, r wire.Reset, fx *Effects) {
+	end, closed := m.closed[r.Old]
+	switch {
+	case !closed:
+		m.rememberClosed(r.Old, unknownEnd)
+	case r.Mark.Frame > end.Frame && r.Mark.Next >= end.Next:
+		m.closed[r.Old] = r.Mark
+		m.miss(&peer{site: p.site, stream: r.Old}, end.Next, r.Mark.Next, ReasonReset, fx)
+	}
 }
 
 // Members takes what a later read of the member table found changed since the
@@ -116,7 +140,7 @@ func (m *Machine) Members(now time.Time, changed []site.Member, asked bool, fx *
 			}
 			continue
 		}
-		if m.closed[row.Stream] {
+		if m.isClosed(row.Stream) {
 			continue
 		}
 		p := m.byStream[row.Stream]

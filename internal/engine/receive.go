@@ -14,7 +14,7 @@ import (
 func (m *Machine) Precheck(h wire.Header) Verdict {
 	p := m.byStream[h.Stream]
 	switch {
-	case p == nil && m.closed[h.Stream]:
+	case p == nil && m.isClosed(h.Stream):
 		return ClosedStream
 	case p == nil || h.Type.Control() || p.state == peerJoining:
 		return Accepted
@@ -37,7 +37,7 @@ func (m *Machine) Receive(now time.Time, h wire.Header, frame, body []byte, fx *
 	switch {
 	case p == nil && h.Type == wire.TypeWitness:
 		v = m.strangersWitness(h, body, fx)
-	case p == nil && m.closed[h.Stream]:
+	case p == nil && m.isClosed(h.Stream):
 		v = ClosedStream
 	case p == nil:
 		v = m.holdUnknown(now, h, frame, body, fx)
@@ -290,7 +290,7 @@ func (m *Machine) judgeUnknown(now time.Time, fx *Effects) {
 			h.absent = map[site.StreamID]time.Time{}
 		}
 		h.absent[f.header.Stream] = now.Add(unknownFor)
-		if m.closed[f.header.Stream] {
+		if m.isClosed(f.header.Stream) {
 			m.counts[ClosedStream]++
 		} else {
 			m.counts[UnknownStream]++

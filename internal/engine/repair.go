@@ -80,7 +80,7 @@ func (m *Machine) sayNAKs(now time.Time, p *peer, fx *Effects) {
 		}
 	}
 	to := p.stream
-	if anyone || len(m.peers) > askAlone {
+	if anyone || m.together() {
 		to = site.StreamID{}
 	}
 	for len(ranges) > 0 {
@@ -91,9 +91,16 @@ func (m *Machine) sayNAKs(now time.Time, p *peer, fx *Effects) {
 	}
 }
 
+// together reports whether NAKs and repairs go to everybody: so many are here
+// that those who lose the same should not each ask for it.
+func (m *Machine) together() bool { return m.cfg.SharedLoss && len(m.peers) > askAlone }
+
 // heardNAK puts off our own NAKs for frames that another instance has just
 // asked for: the answer will come to us too.
 func (m *Machine) heardNAK(now time.Time, p *peer, nak wire.NAK) {
+	if !m.together() {
+		return
+	}
 	for _, r := range nak.Ranges {
 		for i := p.from(r.First); i < len(p.gaps) && p.gaps[i].last <= r.Last; i++ {
 			g := &p.gaps[i]

@@ -44,6 +44,9 @@ func (m *Machine) heardNAKOfOurs(now time.Time, p *peer, r *ring, end, handed si
 		for n := max(asked.First, low.Frame+1); n <= min(asked.Last, handed.Frame); n++ {
 			f := r.find(n)
 			to := p.stream
+			if m.together() {
+				to = site.StreamID{}
+			}
 			switch since := now.Sub(f.askedAt); {
 			case f.askedAt.IsZero() || since >= repairHold:
 			case f.asker == p.stream || f.asker == (site.StreamID{}):
