@@ -332,3 +332,38 @@ func TestKey_TombstoneIsFinal(t *testing.T) { // G5
 		}
 	})
 }
+
+func TestKey_RotatedWhileThereWasNoRow(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		db, bus := site2()
+		joins := 0
+		hooked := &hookedDB{Database: db, before: func(ctx context.Context, call string) error {
+			if call != "Join" {
+				return nil
+			}
+			if joins++; joins == 2 { // it has read the keys, and its row comes too late
+				sites, err := db.Sites(ctx)
+				if err != nil {
+					return err
+				}
+				s := sites[0]
+				key := site.NewKey(2, site.SuiteHMACSHA256)
+				key.State, s.Keys[0].State = site.KeyActive, site.KeyRetiring
+				s.Keys = append(s.Keys, key)
+				_, err = db.ChangeSite(ctx, s)
+				return err
+			}
+			return nil
+		}}
+		cfg := config(hooked, bus.Provider())
+		cfg.Lease, cfg.Poll = 24*time.Hour, 8*time.Hour
+		b := mustOpen(t, cfg)
+		if err := db.Leave(t.Context(), b.Members()[0].Stream, site.Mark{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(11 * time.Hour)
+		if st := b.Status(); joins != 2 || st.Key != 2 {
+			t.Errorf("%d joins, %+v; want two, and key 2 to be in use at once", joins, st)
+		}
+	})
+}

@@ -445,6 +445,11 @@ func (b *Broker) rejoin() {
 		if err != nil {
 			return err
 		}
+		// Who rotated the key while there was no row did not wait for this instance.
+		if err := b.readKeys(ctx); err != nil {
+			return err
+		}
+		key = b.keyring.Load().active
 		s, err := seal.NewSealer(key, b.siteID, stream)
 		next = &sealer{Sealer: s, stream: stream, key: key.ID}
 		return err
