@@ -241,6 +241,9 @@ func (b *Broker) distrustLocked(now time.Time) {
 func (b *Broker) keyStatus(s *Status) {
 	k := b.keyring.Load()
 	s.Generation, s.Key, s.Floors = k.self.Generation, k.active.ID, k.self.Floors
+	if list := b.sealers.Load(); list != nil {
+		s.Key = (*list)[0].key
+	}
 	s.Problems = append(s.Problems, k.trouble...)
 }
 
