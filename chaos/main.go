@@ -1,9 +1,12 @@
+//go:build linux
+
 // Chaos runs real processes in network namespaces, disturbs them in every way that
 // networks, machines and databases are disturbed, and has what they heard
 // judged. It needs Linux and root.
 //
-//	chaos run [-run REGEXP] [-keep FOLDER] [-seed N] [-scale F]
 //	chaos list
+//	chaos run [-run REGEXP] [-scale F] [-parallel N] [-seed N] [-keep FOLDER]
+//	chaos soak [-minutes F] [-publish FOLDER] [-seed N] [-keep FOLDER]
 //
 // The exit status is 0 if nothing was violated, 1 if something was, 2 if
 // it could not be found out.
@@ -11,13 +14,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"syscall"
 	"time"
 
@@ -25,6 +31,7 @@ import (
 
 	"github.com/carillon-go/carillon/chaos/internal/cluster"
 	"github.com/carillon-go/carillon/chaos/internal/scenario"
+	"github.com/carillon-go/carillon/chaos/internal/soak"
 	"github.com/carillon-go/carillon/chaos/internal/worker"
 )
 
@@ -45,23 +52,39 @@ func main() {
 	}
 }
 
+// settings are how scenarios are played.
+type settings struct {
+	run      string
+	keep     string
+	seed     uint64
+	scale    float64
+	parallel int
+	minutes  float64
+	publish  string
+}
+
+const usage = "say what to do: list, run or soak"
+
 // command does what the arguments say, and reports whether nothing was violated.
 func command(ctx context.Context, args []string, out io.Writer) (good bool, err error) {
 	if len(args) == 0 {
-		return false, fmt.Errorf("say what to do: run or list")
+		return false, errors.New(usage)
 	}
+	var set settings
 	flags := flag.NewFlagSet("chaos "+args[0], flag.ContinueOnError)
 	flags.SetOutput(out)
-	run := flags.String("run", "", "`regexp` that selects scenarios by name; empty: all")
-	keep := flags.String("keep", filepath.Join(os.TempDir(), "chaos-histories"), "`folder` for the histories of what fails")
-	seed := flags.Uint64("seed", 1, "for what is decided by chance")
-	scale := flags.Float64("scale", 1, "factor by which events are raised for longer")
+	flags.StringVar(&set.keep, "keep", filepath.Join(os.TempDir(), "chaos-histories"), "`folder` for the histories of what fails")
+	flags.Uint64Var(&set.seed, "seed", 0, "for what is decided by chance; 0: one is drawn")
+	flags.StringVar(&set.run, "run", "", "run: `regexp` that selects scenarios by name; empty: all")
+	flags.Float64Var(&set.scale, "scale", 1, "run: factor by which events are raised for longer")
+	flags.IntVar(&set.parallel, "parallel", 2, "run: scenarios played at a time")
+	flags.Float64Var(&set.minutes, "minutes", 30, "soak: how long faults come")
+	flags.StringVar(&set.publish, "publish", "", "soak: `folder` of the documentation, for a graph and a summary; empty: none")
 	if err := flags.Parse(args[1:]); err != nil {
 		return false, err
 	}
-	which, err := regexp.Compile(*run)
-	if err != nil {
-		return false, err
+	if set.seed == 0 {
+		set.seed = rand.Uint64N(1 << 32)
 	}
 	switch args[0] {
 	case "list":
@@ -70,38 +93,72 @@ func command(ctx context.Context, args []string, out io.Writer) (good bool, err 
 		}
 		return true, nil
 	case "run":
-		return runAll(ctx, out, which, *keep, *seed, *scale)
+		return runAll(ctx, out, set)
+	case "soak":
+		return runSoak(ctx, out, set)
 	}
-	return false, fmt.Errorf("there is no command %q; choose run or list", args[0])
+	return false, fmt.Errorf("there is no command %q; %s", args[0], usage)
 }
 
-// runAll plays the scenarios whose names match, one after the other.
-func runAll(ctx context.Context, out io.Writer, which *regexp.Regexp, keep string, seed uint64, scale float64) (good bool, err error) {
+// runSoak has instances run under random faults.
+func runSoak(ctx context.Context, out io.Writer, set settings) (good bool, err error) {
+	folder := filepath.Join(set.keep, fmt.Sprintf("%d-soak", os.Getpid()))
+	r, err := soak.Run(ctx, out, time.Duration(set.minutes*float64(time.Minute)), set.seed, folder)
+	if err != nil {
+		return false, err
+	}
+	fmt.Fprintln(out, r)
+	if !r.Good() {
+		fmt.Fprintf(out, "%s  seed %d; histories and logs: %s\n", r.Explain(), set.seed, r.Folder)
+	}
+	if set.publish != "" {
+		err = r.Publish(set.publish)
+	}
+	return r.Good(), err
+}
+
+// runAll plays the scenarios that are selected, several at a time.
+func runAll(ctx context.Context, out io.Writer, set settings) (good bool, err error) {
+	which, err := regexp.Compile(set.run)
+	if err != nil {
+		return false, err
+	}
 	began, played, failed := time.Now(), 0, 0
+	var printing sync.Mutex
+	var all sync.WaitGroup
+	places := make(chan struct{}, max(set.parallel, 1))
 	for _, s := range scenario.Table() {
 		if !which.MatchString(s.Name) {
 			continue
 		}
 		played++
-		s.Load = time.Duration(float64(s.Load) * scale)
-		o, err := scenario.Run(ctx, s, filepath.Join(keep, fmt.Sprintf("%d-%s", os.Getpid(), s.Name)), seed)
-		if ctx.Err() != nil {
-			return false, ctx.Err()
-		}
-		if err != nil {
-			failed++
-			fmt.Fprintf(out, "%-22s could not be played: %v\n", s.Name, err)
-			continue
-		}
-		fmt.Fprintln(out, o)
-		if !o.Good() {
-			failed++
-			fmt.Fprintf(out, "%s  histories and logs: %s\n", o.Explain(), o.Folder)
-		}
+		s.Load = time.Duration(float64(s.Load) * set.scale)
+		places <- struct{}{}
+		all.Go(func() {
+			defer func() { <-places }()
+			o, err := scenario.Run(ctx, s, filepath.Join(set.keep, fmt.Sprintf("%d-%s", os.Getpid(), s.Name)), set.seed)
+			printing.Lock()
+			defer printing.Unlock()
+			switch {
+			case ctx.Err() != nil:
+			case err != nil:
+				failed++
+				fmt.Fprintf(out, "%-22s could not be played: %v\n", s.Name, err)
+			case o.Good():
+				fmt.Fprintln(out, o)
+			default:
+				failed++
+				fmt.Fprintf(out, "%v\n%s  histories and logs: %s\n", o, o.Explain(), o.Folder)
+			}
+		})
+	}
+	all.Wait()
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
 	}
 	if played == 0 {
 		return false, fmt.Errorf("no scenario matches %q; chaos list names them", which)
 	}
-	fmt.Fprintf(out, "%d scenarios, %d failed, %v\n", played, failed, time.Since(began).Round(time.Second))
+	fmt.Fprintf(out, "%d scenarios, %d failed, seed %d, %v\n", played, failed, set.seed, time.Since(began).Round(time.Second))
 	return failed == 0, nil
 }

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package cluster runs the instances of an application as processes in a
 // laboratory, and does to them what happens to processes.
 package cluster
@@ -27,6 +29,9 @@ type Config struct {
 	Options   worker.Options
 	Seed      uint64
 	Folder    string // for histories and logs; it must exist
+
+	// Look, if set, is called about ten times a second while Wait waits.
+	Look func(*Cluster)
 }
 
 const (
@@ -298,6 +303,9 @@ func (c *Cluster) Wait(ctx context.Context, d time.Duration) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-look.C:
+			if c.Look != nil {
+				c.Look(c)
+			}
 			if t := c.Troubles(); len(t) > 0 {
 				return t[0]
 			}

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package lab makes a laboratory of network namespaces in which real processes
 // run: each node has a network of its own, joined to the others by the kernel's
 // bridge or by a hub in this process, and can be disturbed. It needs Linux,

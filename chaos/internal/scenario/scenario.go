@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package scenario says what happens to the instances of a cluster, plays it, and
 // has the history judged.
 package scenario
@@ -43,6 +45,9 @@ type Scenario struct {
 
 	// Play does what shall be done. It need not undo it. Nil does nothing.
 	Play func(*Stage)
+
+	// Look, if set, is called about ten times a second while something is waited for.
+	Look func(*cluster.Cluster)
 
 	// Expect lists what must be true of the outcome beside that nothing is violated.
 	Expect []Expectation
@@ -142,7 +147,7 @@ func Run(ctx context.Context, s Scenario, folder string, seed uint64) (o *Outcom
 		return nil, fmt.Errorf("scenario: the folder %s has histories of another run; remove it", folder)
 	}
 	c, err := cluster.New(cluster.Config{
-		Instances: s.Instances, Hub: s.Hub, Database: s.Database, DiskBytes: s.DiskBytes, Seed: seed, Folder: folder,
+		Instances: s.Instances, Hub: s.Hub, Database: s.Database, DiskBytes: s.DiskBytes, Seed: seed, Folder: folder, Look: s.Look,
 		Options: worker.Options{
 			Provider: s.Provider, Bytes: s.Bytes, Ordered: s.Ordered, Lease: s.Lease, MissedAfter: s.Window,
 		},

@@ -1,11 +1,16 @@
+//go:build linux
+
 package scenario
 
 import (
 	"context"
+	"errors"
+	"sync"
 	"time"
 
 	"github.com/carillon-go/carillon/chaos/internal/cluster"
 	"github.com/carillon-go/carillon/chaos/internal/lab"
+	"github.com/carillon-go/carillon/chaos/internal/worker"
 	"github.com/carillon-go/carillon/internal/history"
 )
 
@@ -26,33 +31,60 @@ func (s *Stage) do(f func() error) {
 	}
 }
 
+// Failed reports whether something has failed.
+func (s *Stage) Failed() bool { return s.err != nil }
+
 // Wait waits.
 func (s *Stage) Wait(d time.Duration) {
 	s.do(func() error { return s.Cluster.Wait(s.ctx, d) })
 }
 
-// During does something that is a fault, waits for d, and undoes it. Both are written into the history.
+// During does something that is a fault, waits for d, and undoes it.
 func (s *Stage) During(fault string, d time.Duration, begin, end func() error) {
+	s.Around(fault, begin, end, func() { s.Wait(d) })
+}
+
+// Around does something that is a fault, what is given, and undoes the fault. Its beginning and end are
+// written into the history.
+func (s *Stage) Around(fault string, begin, end func() error, meanwhile func()) {
 	s.Note(history.Record{Kind: history.Fault, Note: fault})
 	s.do(begin)
-	s.Wait(d)
+	meanwhile()
 	s.do(end)
 	s.Note(history.Record{Kind: history.Mended, Note: fault})
 }
 
 // Faulty disturbs the network of some instances for d.
 func (s *Stage) Faulty(d time.Duration, f lab.Faults, instances ...*cluster.Instance) {
-	set := func(f lab.Faults) func() error {
-		return func() error {
-			for _, in := range instances {
-				if err := in.SetFaults(f); err != nil {
-					return err
-				}
-			}
-			return nil
+	s.During("network", d,
+		func() error { return SetFaults(f, instances...) },
+		func() error { return SetFaults(lab.Faults{}, instances...) })
+}
+
+// SetFaults disturbs the network of instances alike.
+func SetFaults(f lab.Faults, instances ...*cluster.Instance) error {
+	for _, in := range instances {
+		if err := in.SetFaults(f); err != nil {
+			return err
 		}
 	}
-	s.During("network", d, set(f), set(lab.Faults{}))
+	return nil
+}
+
+// Split lets the first n instances and the others not hear each other for d.
+func (s *Stage) Split(d time.Duration, n int) {
+	s.During("partition", d, func() error {
+		for i, in := range s.Instances {
+			others := s.Lab.Nodes[n:]
+			if i >= n {
+				others = s.Lab.Nodes[:n]
+			}
+			if err := in.SetFaults(lab.Faults{DeafTo: others}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, func() error { return SetFaults(lab.Faults{}, s.Instances...) })
 }
 
 // Disordered disorders packets for d.
@@ -95,12 +127,50 @@ func (s *Stage) Full(d time.Duration) {
 		func() error { return free() })
 }
 
-// setFaults disturbs the network of all instances alike.
-func (s *Stage) setFaults(f lab.Faults) error {
-	for _, in := range s.Instances {
-		if err := in.SetFaults(f); err != nil {
-			return err
+// End has an instance end in good order, if it can, and starts it again without waiting until
+// it is in step.
+func (s *Stage) End(in *cluster.Instance) {
+	s.do(func() error {
+		if !in.Ready() {
+			return nil
 		}
+		s.Stop(s.ctx, in) // what goes wrong meanwhile may not let it
+		return in.Launch()
+	})
+}
+
+// Restart ends an instance in good order and starts it again.
+func (s *Stage) Restart(in *cluster.Instance) {
+	s.do(func() error { return s.Stop(s.ctx, in) })
+	s.do(func() error { return s.Start(s.ctx, in) })
+}
+
+// Rotating rotates the key of the site again and again, every so often, while something else goes on,
+// and returns how many rotations came to their end.
+func (s *Stage) Rotating(every, overlap time.Duration, meanwhile func()) (rotations int) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	var err error
+	var rotating sync.WaitGroup
+	rotating.Go(func() {
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			if err = s.Database.Rotate(ctx, worker.Application, overlap); err != nil {
+				return
+			}
+			rotations++
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	meanwhile()
+	cancel()
+	rotating.Wait()
+	if s.ctx.Err() == nil && !errors.Is(err, context.Canceled) {
+		s.do(func() error { return err })
 	}
-	return nil
+	return rotations
 }

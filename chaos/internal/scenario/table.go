@@ -1,6 +1,9 @@
+//go:build linux
+
 package scenario
 
 import (
+	"errors"
 	"time"
 
 	"github.com/carillon-go/carillon/chaos/internal/database"
@@ -26,11 +29,11 @@ func Table() []Scenario {
 	return []Scenario{
 		{
 			Name: "calm-udp", What: "Nothing happens.",
-			Expect: []Expectation{NothingMissed, NoDropsBut()},
+			Expect: []Expectation{NothingMissed, NoDropsBut("before-baseline")},
 		},
 		{
 			Name: "calm-tcp", What: "Nothing happens.", Provider: "tcp", Ordered: true,
-			Expect: []Expectation{NothingMissed, NoDropsBut()},
+			Expect: []Expectation{NothingMissed, NoDropsBut("before-baseline")},
 		},
 		{
 			Name: "loss-1", What: "Each instance loses 1 % of what is sent to it.",
@@ -72,28 +75,9 @@ func Table() []Scenario {
 		{
 			Name: "partition", What: "Two instances and three cannot hear each other, for less and for more than the window.",
 			Play: func(s *Stage) {
-				for _, d := range []time.Duration{2 * time.Second, 7 * time.Second} {
-					s.During("partition", d, func() error {
-						for i, in := range s.Instances {
-							others := s.Lab.Nodes[2:]
-							if i >= 2 {
-								others = s.Lab.Nodes[:2]
-							}
-							if err := in.SetFaults(lab.Faults{DeafTo: others}); err != nil {
-								return err
-							}
-						}
-						return nil
-					}, func() error {
-						for _, in := range s.Instances {
-							if err := in.SetFaults(lab.Faults{}); err != nil {
-								return err
-							}
-						}
-						return nil
-					})
-					s.Wait(time.Second)
-				}
+				s.Split(2*time.Second, 2)
+				s.Wait(time.Second)
+				s.Split(7*time.Second, 2)
 			},
 			Expect: []Expectation{lost},
 		},
@@ -130,11 +114,12 @@ func Table() []Scenario {
 		{
 			Name: "disorder", What: "Delay, reordering, duplicates, corruption and loss, all at once.", Hub: true, Window: 10 * time.Second,
 			Play: func(s *Stage) {
-				s.do(func() error {
-					return s.Lab.SetDisorder(lab.Disorder{Delay: 5 * time.Millisecond, Jitter: 20 * time.Millisecond, Reorder: 0.1, Duplicate: 0.1, Corrupt: 0.02})
-				})
-				s.Faulty(s.Scenario.Load, lab.Faults{LossIn: 0.1}, s.Instances...)
-				s.do(func() error { return s.Lab.SetDisorder(lab.Disorder{}) })
+				s.Around("disorder",
+					func() error {
+						return s.Lab.SetDisorder(lab.Disorder{Delay: 5 * time.Millisecond, Jitter: 20 * time.Millisecond, Reorder: 0.1, Duplicate: 0.1, Corrupt: 0.02})
+					},
+					func() error { return s.Lab.SetDisorder(lab.Disorder{}) },
+					func() { s.Faulty(s.Scenario.Load, lab.Faults{LossIn: 0.1}, s.Instances...) })
 			},
 			Expect: []Expectation{NothingMissed, reordered, duplicated, corrupted, lost},
 		},
@@ -157,13 +142,15 @@ func Table() []Scenario {
 		{
 			Name: "kill-lossy", What: "Instances are killed and started again while 20 % is lost.", Window: 10 * time.Second,
 			Play: func(s *Stage) {
-				s.During("loss", 0, func() error { return s.setFaults(lab.Faults{LossIn: 0.2}) }, func() error {
-					for _, in := range s.Instances[:3] {
-						s.Dead(time.Second, in)
-						s.Wait(time.Second)
-					}
-					return s.setFaults(lab.Faults{})
-				})
+				s.Around("loss",
+					func() error { return SetFaults(lab.Faults{LossIn: 0.2}, s.Instances...) },
+					func() error { return SetFaults(lab.Faults{}, s.Instances...) },
+					func() {
+						for _, in := range s.Instances[:3] {
+							s.Dead(time.Second, in)
+							s.Wait(time.Second)
+						}
+					})
 			},
 			Expect: []Expectation{lost},
 		},
@@ -171,8 +158,7 @@ func Table() []Scenario {
 			Name: "restart", What: "Instances end in good order, one after the other, and start again.", Provider: "tcp",
 			Play: func(s *Stage) {
 				for _, in := range s.Instances {
-					s.do(func() error { return s.Stop(s.ctx, in) })
-					s.do(func() error { return s.Start(s.ctx, in) })
+					s.Restart(in)
 				}
 			},
 			Expect: []Expectation{NothingMissed},
@@ -224,5 +210,38 @@ func Table() []Scenario {
 			Name: "disk-full", What: "The disk with the SQLite file is full for longer than a lease.", DiskBytes: 1 << 20,
 			Play: func(s *Stage) { s.Full(8 * time.Second) },
 		},
+		{
+			Name: "rotate", What: "The key is rotated under load, again and again.", Load: 30 * time.Second,
+			Play:   rotate,
+			Expect: []Expectation{NothingMissed, NoDropsBut("before-baseline")},
+		},
+		{
+			Name: "rotate-lossy", What: "The key is rotated while 20 % is lost.", Provider: "udp", Load: 20 * time.Second, Window: 8 * time.Second,
+			Play: func(s *Stage) {
+				s.Around("loss",
+					func() error { return SetFaults(lab.Faults{LossIn: 0.2}, s.Instances...) },
+					func() error { return SetFaults(lab.Faults{}, s.Instances...) },
+					func() { rotate(s) })
+			},
+			Expect: []Expectation{NothingMissed, lost},
+		},
+		{
+			Name: "rotate-tcp", What: "The key is rotated under load, and connections with it.", Load: 20 * time.Second, Provider: "tcp", Ordered: true,
+			Database: database.PostgreSQL,
+			Play:     rotate,
+			Expect:   []Expectation{NothingMissed, NoDropsBut("before-baseline")},
+		},
 	}
+}
+
+// rotate rotates the key for as long as events are raised. The old key verifies for as long as a
+// frame may be repaired.
+func rotate(s *Stage) {
+	n := s.Rotating(time.Second, s.Scenario.Window+2*time.Second, func() { s.Wait(s.Scenario.Load) })
+	s.do(func() error {
+		if n == 0 {
+			return errors.New("no rotation came to its end")
+		}
+		return nil
+	})
 }

@@ -30,13 +30,15 @@ import (
 	"github.com/carillon-go/carillon/site/sqlsite"
 )
 
+// Application is what workers call their application and their site.
+const Application = "chaos"
+
 const (
 	openTimeout  = 15 * time.Second // of one attempt to join
 	openPause    = 300 * time.Millisecond
 	stopTimeout  = 8 * time.Second
 	raiseEvery   = 5 * time.Millisecond // what is due is raised at once
 	mostAtOnce   = 1000                 // after a pause, such as a SIGSTOP, not everything is made up for
-	application  = "chaos"
 	maxLineBytes = 1 << 16
 )
 
@@ -125,7 +127,7 @@ func join(ctx context.Context, cfg Config, reports *reporter) (*worker, error) {
 	if w.diary, err = newDiary(cfg, codec); err != nil {
 		return nil, err
 	}
-	w.diary.write(history.Record{Kind: history.Opening, Site: application, Accepts: []string{"*"}})
+	w.diary.write(history.Record{Kind: history.Opening, Site: Application, Accepts: []string{"*"}})
 	for {
 		p, err := cfg.provider()
 		if err != nil {
@@ -133,7 +135,7 @@ func join(ctx context.Context, cfg Config, reports *reporter) (*worker, error) {
 		}
 		attempt, cancel := context.WithTimeout(ctx, openTimeout)
 		w.broker, err = carillon.Open(attempt, carillon.Config{
-			Application: application, Server: cfg.Server, Database: db, Providers: []provider.Provider{p},
+			Application: Application, Server: cfg.Server, Database: db, Providers: []provider.Provider{p},
 			Lease: cfg.Options.Lease, MissedAfter: cfg.Options.MissedAfter,
 			Logger: slog.New(slog.NewTextHandler(logFile, nil)),
 		})
