@@ -76,6 +76,10 @@ fuzz-frames: ## N mutated frames through the decoder, without coverage: N=100000
 	@cd internal/wire && $(BIN)/wire.test -test.run='^TestMutated_' -test.v -test.timeout=0 \
 	  -mutations=$${N:-1000000} -mutation-seed=$${SEED:-1}
 
+.PHONY: mutants
+mutants: $(BIN)/mutants ## breaks one mechanism after the other; the tests must notice. MD=1 writes docs/mutants.md
+	@$(BIN)/mutants -run='$(RUN)' $(if $(MD),-md docs/mutants.md) tools/mutants/list/*.txt
+
 .PHONY: bench
 bench: ## every benchmark of all modules
 	@for dir in $(MODULES); do go -C "$$dir" test -run='^$$' -bench='$(BENCH)' -benchmem -p=1 ./...; done
@@ -104,3 +108,6 @@ $(BIN)/staticcheck: tools/go.mod tools/go.sum
 
 $(BIN)/testall: tools/go.mod $(wildcard tools/testall/*.go)
 	@$(TOOLS) build -buildvcs=false -o $@ ./testall
+
+$(BIN)/mutants: tools/go.mod $(wildcard tools/mutants/*.go)
+	@$(TOOLS) build -buildvcs=false -o $@ ./mutants
