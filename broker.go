@@ -91,6 +91,7 @@ type Broker struct {
 	space         broadcast      // Raise may try again
 	progress      broadcast      // controlSent or handed has grown, or others have acknowledged
 	rows          memberTable
+	guard         guard
 	asked         bool          // the machine wants the member table read
 	gone          bool          // the own row is gone
 	keyReadAt     time.Time     // unknown keys provoke no read before
@@ -316,6 +317,12 @@ func (b *Broker) applyLocked(now time.Time) {
 	}
 	for _, d := range fx.InDoubt {
 		b.tellDoubtLocked(d)
+	}
+	for _, s := range fx.Strangers {
+		b.suspectLocked(s)
+	}
+	for _, h := range fx.Witnesses {
+		b.heardWitnessLocked(h)
 	}
 	if fx.Cloned {
 		b.counts.clones.Add(1)

@@ -25,6 +25,11 @@ var (
 	// the raise makes local subscribers hear it again.
 	ErrUnsent = errors.New("carillon: not sent: local subscribers have heard it and nobody else will")
 
+	// ErrCopied is returned by Open when an instance is heard that has the same
+	// site and keys, and another database: one of the two is a copy. The error
+	// says how to give it a site of its own.
+	ErrCopied = errors.New("carillon: this site has two databases")
+
 	// ErrNotEnabled reports, together with [ErrUnsent], that what was raised before
 	// [Broker.Enable] has reached [Config.UnsentBytes].
 	ErrNotEnabled = errors.New("carillon: too much raised before Enable")

@@ -263,7 +263,10 @@ func (b *Broker) follow() {
 		case <-timer.C:
 		case <-b.followWake:
 		}
-		b.readChanges()
+		heard := b.takeWitnesses()
+		if b.readChanges() {
+			b.guardClones(heard)
+		}
 		if now := time.Now(); !now.Before(renewAt) || b.unsaid() {
 			if b.renew() == nil {
 				renewAt = now.Add(b.cfg.Lease / 3)
@@ -293,8 +296,9 @@ func (b *Broker) reapIn() time.Duration {
 	return b.cfg.Lease + rand.N(b.cfg.Lease*time.Duration(1+n/4))
 }
 
-// readChanges reads what changed in the member table and the keyrings.
-func (b *Broker) readChanges() {
+// readChanges reads what changed in the member table and the keyrings, and
+// reports whether the database answered.
+func (b *Broker) readChanges() bool {
 	b.mu.Lock()
 	asked, since := b.asked, b.rows.revision
 	b.asked = false
@@ -330,7 +334,7 @@ func (b *Broker) readChanges() {
 		}
 		b.applyLocked(now)
 		b.mu.Unlock()
-		return
+		return false
 	}
 	rows := b.acceptedRows(snap.Members)
 	changed := b.rows.update(rows, now)
@@ -344,6 +348,7 @@ func (b *Broker) readChanges() {
 	if changed {
 		b.tellProviders()
 	}
+	return true
 }
 
 // acceptedRows returns the rows of sites that are accepted.

@@ -164,7 +164,7 @@ func (b *Broker) open(ctx context.Context) error {
 	b.rowLoop.Go(b.follow)
 	select {
 	case <-b.inStep:
-		return nil
+		return b.guardOpen(ctx)
 	case <-ctx.Done():
 		return fmt.Errorf("come into step with the other instances: %w", context.Cause(ctx))
 	}

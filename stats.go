@@ -165,6 +165,7 @@ func (b *Broker) Status() Status {
 	s := Status{Closing: b.closing.Load(), InStep: true}
 	if !b.local {
 		b.keyStatus(&s)
+		b.guardStatus(&s)
 	}
 	b.mu.Lock()
 	s.Enabled = b.enabled

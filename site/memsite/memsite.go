@@ -54,6 +54,21 @@ func New(now func() time.Time) *Database {
 	return &Database{now: now, sites: map[site.ID]site.Site{}, rows: map[site.StreamID]*row{}, open: map[site.ID]int{}}
 }
 
+// Copy returns another database that holds what d holds now, as a restored backup
+// does.
+func (d *Database) Copy() *Database {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := New(d.now)
+	c.epoch, c.revision, c.siteRevision, c.generation = d.epoch, d.revision, d.siteRevision, d.generation
+	c.sites, c.open = maps.Clone(d.sites), maps.Clone(d.open)
+	for stream, r := range d.rows {
+		copied := *r
+		c.rows[stream] = &copied
+	}
+	return c
+}
+
 // SetDown takes the database away: until SetDown(nil), every method of
 // [site.Database] returns an error that wraps err. What is stored stays.
 func (d *Database) SetDown(err error) {
