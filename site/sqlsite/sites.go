@@ -58,7 +58,7 @@ func (d *Database) ensure(ctx context.Context, c *conn, name string) (site.Site,
 func (d *Database) insertKey(ctx context.Context, c *conn, s site.ID, k site.Key, rev revision) error {
 	return c.exec(ctx, `INSERT INTO {keys} (site_id, key_id, state, suite, wire_version, secret, created_ms, changed_ms, changed_generation)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		s[:], int64(k.ID), int64(k.State), int64(k.Suite), int64(k.Version), k.Secret.Reveal(), rev.now, rev.now, int64(k.Changed))
+		s[:], int64(k.ID), int64(k.State), int64(k.Suite), int64(k.Version), d.sealSecret(s, k), rev.now, rev.now, int64(k.Changed))
 }
 
 // nextGeneration takes the next generation. The counters' row is locked already,
@@ -185,10 +185,8 @@ func (d *Database) readSites(ctx context.Context, c *conn, where string, args ..
 		if until != nil {
 			k.Until = time.UnixMilli(*until)
 		}
-		if !k.State.Ended() || len(secret) > 0 {
-			if k.Secret, err = site.NewSecret(secret); err != nil {
-				return nil, finding("key %d of site %q: %w", k.ID, s.Name, err)
-			}
+		if k.Secret, err = d.openSecret(s.ID, s.Name, k, secret); err != nil {
+			return nil, err
 		}
 		if byID[s.ID] == nil {
 			byID[s.ID] = &s

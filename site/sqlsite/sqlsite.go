@@ -55,6 +55,11 @@ type Database struct {
 	names      *strings.Replacer // {members} and the like → names of tables
 	maxMembers int
 
+	encryption       KeyEncryption
+	seal             *wrap   // for secrets that are written; nil: they are plain
+	wraps            []*wrap // for secrets that are read
+	lowestGeneration uint64
+
 	turn chan struct{} // holds one value while a call runs, which guards the fields below
 
 	dialect Dialect // zero until the server was asked
@@ -102,9 +107,12 @@ func New(pool *sql.DB, opts ...Option) (*Database, error) {
 		return nil, fmt.Errorf("sqlsite: the table prefix %q is not a lower-case letter and up to 31 lower-case letters, digits and underscores", d.prefix)
 	case d.maxMembers < 1:
 		return nil, fmt.Errorf("sqlsite: a limit of %d members lets nobody join", d.maxMembers)
+	case d.encryption.Required && d.encryption.Key.IsZero():
+		return nil, errors.New("sqlsite: encrypted secrets are required, and there is no key-encryption key")
 	case d.dialect >= dialectEnd:
 		return nil, fmt.Errorf("sqlsite: %v is no dialect", d.dialect)
 	}
+	d.setUpEncryption()
 	var names []string
 	for _, table := range []string{"counters", "keys", "members", "migrations", "sites"} {
 		names = append(names, "{"+table+"}", d.prefix+table)
@@ -139,6 +147,9 @@ func (d *Database) EnsureSite(ctx context.Context, name string) (site.Site, erro
 		if err := d.checkShared(ctx, c); err != nil {
 			return err
 		}
+		if err := d.checkGeneration(ctx, c); err != nil {
+			return err
+		}
 		var err error
 		found, err = d.ensure(ctx, c, name)
 		return err
@@ -150,6 +161,9 @@ func (d *Database) EnsureSite(ctx context.Context, name string) (site.Site, erro
 func (d *Database) Sites(ctx context.Context) ([]site.Site, error) {
 	var sites []site.Site
 	err := d.run(ctx, "read the sites", func(ctx context.Context, c *conn) (err error) {
+		if err := d.checkGeneration(ctx, c); err != nil {
+			return err
+		}
 		sites, err = d.readSites(ctx, c, "")
 		return err
 	})

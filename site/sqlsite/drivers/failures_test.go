@@ -293,7 +293,10 @@ func TestEnsureSite_RefusesNewerTables(t *testing.T) {
 
 func TestEnsureSite_CarriesOnWhereAMigrationStopped(t *testing.T) {
 	onEach(t, func(t *testing.T, e engine) {
-		for _, at := range []string{"CREATE TABLE IF NOT EXISTS %smembers", "INSERT INTO %scounters", "INSERT INTO %smigrations"} {
+		for _, at := range []string{
+			"CREATE TABLE IF NOT EXISTS %smembers", "INSERT INTO %scounters", "INSERT INTO %smigrations",
+			"ALTER TABLE %skeys ADD COLUMN changed_generation", "ALTER TABLE %scounters", "UPDATE %scounters SET generation",
+		} {
 			store := newStore(t, e)
 			stopped := errors.New("the power failed")
 			pool := openHooked(t, e, store.dsn, func(query string, _ []driver.NamedValue) error {
