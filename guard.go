@@ -20,10 +20,12 @@ import (
 
 const (
 	maxSuspects  = 64
-	witnessTries = 5               // questions without an answer
-	witnessAgain = time.Second     // between them
-	witnessWait  = 2 * time.Second // of Open, for the first answer
-	lapsedSlack  = 5 * time.Second // a renewal may be late
+	witnessTries = 5                // questions without an answer
+	witnessAgain = time.Second      // between them
+	witnessRest  = 10 * time.Minute // after that, so that replays of old frames make nobody talk
+	witnessWait  = 2 * time.Second  // of Open, for the first answer
+	witnessLast  = 5 * time.Second  // of Open before it refuses: those that run ask until then
+	lapsedSlack  = 5 * time.Second  // a renewal may be late
 	heardLately  = 3 * time.Second
 )
 
@@ -45,6 +47,7 @@ type suspect struct {
 	witness [16]byte // of this round; zero: it has not begun
 	asked   int
 	nextAt  time.Time
+	resting bool // it did not answer
 }
 
 // suspectLocked has the guard look at an instance. b.mu is held.
@@ -176,14 +179,16 @@ func (b *Broker) judgeLocked(now time.Time, h engine.Heard) {
 	g.changed.signal()
 }
 
-// dueLocked returns the suspects to ask now, and forgets those that do not
+// dueLocked returns the suspects to ask now, and lets those be that do not
 // answer. b.mu is held.
 func (b *Broker) dueLocked(now time.Time) (due []site.StreamID) {
 	for stream, s := range b.guard.suspects {
 		switch {
 		case now.Before(s.nextAt):
-		case s.asked == witnessTries:
+		case s.resting:
 			delete(b.guard.suspects, stream)
+		case s.asked == witnessTries:
+			s.resting, s.nextAt = true, now.Add(witnessRest)
 			b.guard.changed.signal()
 		default:
 			due = append(due, stream)
@@ -237,6 +242,7 @@ func (b *Broker) guardOpen(ctx context.Context) error {
 		wait := time.Duration(0)
 		for _, s := range b.guard.suspects {
 			switch {
+			case s.resting:
 			case s.strikes > 0:
 				wait = max(wait, b.cfg.Lease+witnessTries*witnessAgain-time.Since(started))
 			default:
@@ -247,6 +253,12 @@ func (b *Broker) guardOpen(ctx context.Context) error {
 		b.mu.Unlock()
 		switch {
 		case copies != nil:
+			last := time.NewTimer(witnessLast)
+			defer last.Stop()
+			select {
+			case <-last.C:
+			case <-ctx.Done():
+			}
 			who := copies.Stream.String()
 			if copies.Server != "" {
 				who += " on server " + copies.Server
