@@ -1,0 +1,121 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/carillon-go/carillon/internal/engine"
+	"github.com/carillon-go/carillon/internal/history"
+	"github.com/carillon-go/carillon/internal/wire"
+	"github.com/carillon-go/carillon/site"
+)
+
+// A dispatchState holds what the one subscriber of an instance is still to be
+// told.
+type dispatchState struct {
+	enabled bool
+	sending bool // event frames may be taken
+	held    []engine.Item
+	heldLen int
+
+	handler time.Duration // how long the subscriber takes for an event
+	waiting []waitingEvent
+	waitLen int
+	busy    bool
+}
+
+type waitingEvent struct {
+	record history.Record
+	len    int
+}
+
+const (
+	holdBytes  = 8 << 20
+	queueBytes = 64 << 10
+	entryBytes = 256
+)
+
+var reasons = [...]string{
+	engine.ReasonTimeout: "timeout", engine.ReasonOverflow: "overflow", engine.ReasonUndecodable: "undecodable",
+	engine.ReasonReset: "reset", engine.ReasonEvicted: "evicted", engine.ReasonPeerLost: "peer-lost",
+}
+
+// enable begins dispatch, as carillon.Enable does.
+func (in *instance) enable() {
+	in.record(history.Record{Kind: history.Enabled})
+	in.enabled, in.sending = true, true
+	for i := range in.held {
+		in.tell(&in.held[i])
+	}
+	in.held, in.heldLen = nil, 0
+	in.pokeSend()
+}
+
+// item tells the subscriber of an item, or keeps it until Enable.
+func (in *instance) item(it *engine.Item) {
+	switch {
+	case in.closing:
+	case in.enabled:
+		in.tell(it)
+	case in.heldLen+entryBytes+len(it.Event.Payload) <= holdBytes:
+		in.held = append(in.held, *it)
+		in.heldLen += entryBytes + len(it.Event.Payload)
+	default:
+		in.w.fail("%s holds back more than fits before Enable; plan a shorter wait", in.name)
+	}
+}
+
+func (in *instance) tell(it *engine.Item) {
+	if m := it.Missed; m != nil {
+		r := history.Record{
+			Kind: history.Missed, Stream: history.Stream(m.Stream), First: m.First, Last: m.Last, Count: m.Count,
+			Exact: m.Exact, Reason: reasons[m.Reason],
+		}
+		if m.Known {
+			r.Event = eventName(m.Event)
+		}
+		in.record(r)
+		return
+	}
+	r := in.raisedRecord(it.Stream, it.Ordinal, &it.Event)
+	if in.handler == 0 && !in.busy {
+		in.record(r)
+		return
+	}
+	size := entryBytes + len(it.Event.Payload)
+	if len(in.waiting) > 0 && in.waitLen+size > queueBytes {
+		in.record(history.Record{
+			Kind: history.Missed, Stream: r.Stream, First: r.Ordinal, Last: r.Ordinal, Count: 1, Exact: true,
+			Event: r.Event, Reason: "local-queue",
+		})
+		return
+	}
+	in.waiting = append(in.waiting, waitingEvent{r, size})
+	in.waitLen += size
+	if !in.busy {
+		in.busy = true
+		in.later(in.handler, in.handleNext)
+	}
+}
+
+func (in *instance) raisedRecord(s site.StreamID, ordinal uint64, ev *wire.Event) history.Record {
+	r := history.Record{Kind: history.Raised, Stream: history.Stream(s), Ordinal: ordinal, Event: eventName(ev.ID), Sum: sum(ev.Payload)}
+	r.From = "nobody"
+	if n, seq, ok := readPayload(ev.Payload); ok && n < len(in.w.instances) {
+		r.From, r.Seq = in.w.instances[n].name, seq
+	}
+	return r
+}
+
+// handleNext is the subscriber returning from one call and being called for the
+// next.
+func (in *instance) handleNext() {
+	if len(in.waiting) == 0 || in.closing {
+		in.busy = false
+		return
+	}
+	e := in.waiting[0]
+	in.waiting = in.waiting[1:]
+	in.waitLen -= e.len
+	in.record(e.record)
+	in.later(in.handler, in.handleNext)
+}

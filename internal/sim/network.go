@@ -1,0 +1,71 @@
+package sim
+
+import (
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/carillon-go/carillon/internal/engine"
+)
+
+// A network carries frames between the instances that joined it, as a provider
+// does: what it has accepted may still be lost.
+type network interface {
+	base() *wires
+	// send takes frames for everybody, or for one instance, if it can.
+	send(from, to *instance, frames [][]byte) error
+	// cut makes a cut one way when by is 1, and mends it when it is -1.
+	cut(from, to *process, by int)
+}
+
+var errBusy = errors.New("sim: the network accepts nothing just now")
+
+// wires are what all networks have in common.
+type wires struct {
+	w            *world
+	name         string
+	random       *rand.Rand
+	frameBytes   int
+	reorderDelay time.Duration // as capabilities declare it
+	idle         time.Duration // between heartbeats while idle, as capabilities declare it
+	joined       []*instance
+	cuts         map[[2]*process]int // by from and to; how many cuts lie on it
+}
+
+func (n *wires) base() *wires { return n }
+
+func (n *wires) join(in *instance) { n.joined = append(n.joined, in) }
+
+func (n *wires) isCut(from, to *instance) bool {
+	return len(n.cuts) > 0 && n.cuts[[2]*process{from.process, to.process}] > 0
+}
+
+func (n *wires) cut(from, to *process, by int) { n.cuts[[2]*process{from, to}] += by }
+
+// deliver has a frame arrive after a while.
+func (n *wires) deliver(via network, to *instance, frame []byte, after time.Duration) {
+	n.w.agenda.add(happening{at: n.w.now + after, to: to, via: via, frame: frame})
+}
+
+// others calls do for everybody who hears what from sends, in the order in which they
+// joined.
+func (n *wires) others(from, to *instance, do func(*instance)) {
+	if to != nil {
+		if !to.dead {
+			do(to)
+		}
+		return
+	}
+	for _, in := range n.joined {
+		if in != from && !in.dead {
+			do(in)
+		}
+	}
+}
+
+// configure takes what the network demands of an instance that is on it.
+func (n *wires) configure(cfg *engine.Config) {
+	cfg.FrameBytes = min(cfg.FrameBytes, n.frameBytes)
+	cfg.RepairDelay = max(cfg.RepairDelay, n.reorderDelay)
+	cfg.IdleHeartbeat = max(cfg.IdleHeartbeat, n.idle)
+}

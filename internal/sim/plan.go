@@ -1,0 +1,174 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Plan is what happens in a run, and when. Its text form has one line for each
+// thing: "seed N", "set NAME=VALUE …", and "[at TIME] VERB …", where TIME is 0 if it
+// is left out; verbs.go says which verbs there are. Empty lines and those that begin
+// with # are skipped.
+type Plan struct {
+	Seed uint64
+
+	MissedAfter time.Duration
+	Lease       time.Duration
+	Poll        time.Duration
+	SendTime    time.Duration // most that a network takes to say that it has accepted
+	Idle        time.Duration // between heartbeats while idle, at most, on any network
+	UnsentBytes int
+	RingBytes   int
+	RingFrames  int
+	CacheBytes  int
+
+	Actions []Action // ascending by time
+	End     time.Duration
+}
+
+// An Action is a line of a plan.
+type Action struct {
+	At   time.Duration
+	Line string
+}
+
+// defaults are those of package carillon.
+func defaults(seed uint64) *Plan {
+	return &Plan{
+		Seed: seed, MissedAfter: 10 * time.Second, Lease: 30 * time.Second, Poll: time.Second, SendTime: time.Millisecond, Idle: time.Second,
+		UnsentBytes: 8 << 20, RingBytes: 32 << 20, RingFrames: 1 << 15, CacheBytes: 64 << 20,
+	}
+}
+
+// settle returns how long after faults have stopped, or after it was raised, an
+// event may be open: what it takes to notice it, which is longest for the
+// last words of one who is dead and for one whose row nobody could read, and then the
+// time for repair.
+func (p *Plan) settle() time.Duration {
+	return p.MissedAfter + 2*databaseTimeout + 3*p.Poll + 5*p.Idle + 2*time.Second
+}
+
+// backups reports whether the plan needs older states of a database.
+func (p *Plan) backups() bool {
+	return slices.ContainsFunc(p.Actions, func(a Action) bool {
+		return strings.HasPrefix(a.Line, "database") && (strings.Contains(a.Line, "failover") || strings.Contains(a.Line, "lag"))
+	})
+}
+
+func (p *Plan) add(at time.Duration, format string, args ...any) {
+	p.Actions = append(p.Actions, Action{at, fmt.Sprintf(format, args...)})
+}
+
+func (p *Plan) sort() {
+	slices.SortStableFunc(p.Actions, func(a, b Action) int { return int(a.At - b.At) })
+}
+
+// settings are the numbers of a plan by name.
+func (p *Plan) settings() []struct {
+	name  string
+	value any
+} {
+	return []struct {
+		name  string
+		value any
+	}{
+		{"missed-after", &p.MissedAfter}, {"lease", &p.Lease}, {"poll", &p.Poll}, {"send-time", &p.SendTime}, {"idle", &p.Idle},
+		{"unsent-bytes", &p.UnsentBytes}, {"ring-bytes", &p.RingBytes}, {"ring-frames", &p.RingFrames}, {"cache-bytes", &p.CacheBytes},
+	}
+}
+
+// String returns the text form.
+func (p *Plan) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d\nset", p.Seed)
+	for _, s := range p.settings() {
+		switch v := s.value.(type) {
+		case *time.Duration:
+			fmt.Fprintf(&b, " %s=%v", s.name, *v)
+		case *int:
+			fmt.Fprintf(&b, " %s=%d", s.name, *v)
+		}
+	}
+	b.WriteString("\n")
+	for _, a := range p.Actions {
+		if a.At > 0 {
+			fmt.Fprintf(&b, "at %v ", a.At)
+		}
+		b.WriteString(a.Line + "\n")
+	}
+	fmt.Fprintf(&b, "at %v end\n", p.End)
+	return b.String()
+}
+
+// ParsePlan reads the text form. What is not set is as package carillon has it.
+func ParsePlan(text string) (*Plan, error) {
+	p := defaults(1)
+	for i, line := range strings.Split(text, "\n") {
+		if err := p.parseLine(strings.TrimSpace(line)); err != nil {
+			return nil, fmt.Errorf("sim: line %d, %q: %w", i+1, line, err)
+		}
+	}
+	p.sort()
+	return p, nil
+}
+
+func (p *Plan) parseLine(line string) (err error) {
+	var at time.Duration
+	if rest, ok := strings.CutPrefix(line, "at "); ok {
+		var when string
+		when, line, _ = strings.Cut(rest, " ")
+		if at, err = time.ParseDuration(when); err != nil {
+			return err
+		}
+	}
+	verb, rest, _ := strings.Cut(line, " ")
+	switch verb {
+	case "", "#":
+	case "seed":
+		p.Seed, err = strconv.ParseUint(rest, 10, 64)
+	case "set":
+		err = p.set(strings.Fields(rest))
+	case "end":
+		p.End = at
+	default:
+		if verbs[verb] == nil {
+			return fmt.Errorf("there is no verb %q", verb)
+		}
+		p.Actions = append(p.Actions, Action{at, line})
+	}
+	return err
+}
+
+func (p *Plan) set(words []string) (err error) {
+	for _, word := range words {
+		name, value, _ := strings.Cut(word, "=")
+		known := false
+		for _, s := range p.settings() {
+			if s.name != name {
+				continue
+			}
+			known = true
+			switch v := s.value.(type) {
+			case *time.Duration:
+				*v, err = time.ParseDuration(value)
+			case *int:
+				*v, err = strconv.Atoi(value)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if !known {
+			return fmt.Errorf("there is no setting %q", name)
+		}
+	}
+	return nil
+}
+
+// TraceFrames has [Run] print every frame too.
+func (p *Plan) TraceFrames() {
+	p.Actions = slices.Insert(p.Actions, 0, Action{Line: "frames on"})
+}

@@ -1,0 +1,83 @@
+package sim
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/carillon-go/carillon/internal/engine"
+	"github.com/carillon-go/carillon/internal/seal"
+	"github.com/carillon-go/carillon/internal/wire"
+)
+
+// An incoming is a frame that waits to be read.
+type incoming struct{ frame []byte }
+
+// arrive takes a frame from a network.
+func (in *instance) arrive(_ network, frame []byte) {
+	switch {
+	case in.dead:
+	case in.frozen:
+		if len(in.socket) < maxSocket {
+			in.socket = append(in.socket, incoming{frame})
+		}
+	default:
+		in.receive(frame)
+	}
+}
+
+// receive checks a frame in the same order as package carillon, and gives it to
+// the machine.
+func (in *instance) receive(frame []byte) {
+	in.w.stats.Arrived++
+	in.w.mixFrame(in, frame)
+	h, err := wire.ParseHeader(frame)
+	switch {
+	case err != nil:
+		in.drop("malformed")
+		return
+	case !in.keys.accepts(h.Site):
+		in.drop("foreign-site")
+		return
+	case in.machine == nil:
+		in.drop("before-baseline")
+		return
+	}
+	own := h.Stream == in.self
+	switch {
+	case own && in.machine.Echo(h, frame), !own && slices.Contains(in.own, h.Stream):
+		in.drop("own")
+		return
+	}
+	if v := in.machine.Precheck(h); !own && v != engine.Accepted {
+		in.machine.Drop(v)
+		return
+	}
+	body, err := in.opener.Open(h.Site, h.Key, h.Stream, frame)
+	if err != nil {
+		in.refuse(err)
+		return
+	}
+	in.w.traceArrived(in, h, body)
+	if own {
+		in.machine.Own(h, frame, &in.fx)
+	} else {
+		in.machine.Receive(in.w.clock(), h, frame, body, &in.fx)
+	}
+	in.effects()
+}
+
+func (in *instance) refuse(err error) {
+	switch {
+	case errors.Is(err, seal.ErrTag):
+		in.drop("bad-tag")
+	case errors.Is(err, seal.ErrUnknownKey):
+		in.drop("unknown-key")
+		in.keyWanted()
+	case errors.Is(err, seal.ErrRevoked):
+		in.drop("retired-key")
+	default:
+		in.drop("other")
+	}
+}
+
+func (in *instance) drop(why string) { in.w.stats.Dropped[why]++ }

@@ -1,0 +1,51 @@
+package sim
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/carillon-go/carillon/internal/history"
+)
+
+// A Result is what came of a run.
+type Result struct {
+	Verdict history.Verdict
+	Stats   Stats
+	Hash    uint64 // of everything that happened; the same for the same plan
+	Err     error  // the plan could not be carried out, or the program panicked
+}
+
+// Holds reports whether the run went to its end and kept the promise.
+func (r *Result) Holds() bool { return r.Err == nil && r.Verdict.Holds() }
+
+// Kind names what went wrong, so that a smaller plan can be held against the
+// one it was made from; "" if nothing did.
+func (r *Result) Kind() string {
+	switch {
+	case r.Err != nil:
+		return "error"
+	case len(r.Verdict.Violations) > 0:
+		return r.Verdict.Violations[0].Rule.String()
+	}
+	return ""
+}
+
+// Run carries out a plan. With a trace, it says there what happens.
+func Run(p *Plan, trace io.Writer) (result Result) {
+	w := newWorld(p, trace)
+	defer func() {
+		if v := recover(); v != nil {
+			result.Err = fmt.Errorf("sim: at %v: panic: %v", w.now, v)
+		}
+	}()
+	for _, a := range p.Actions {
+		w.runUntil(a.At)
+		if w.stopped != nil {
+			break
+		}
+		w.do(a.Line)
+	}
+	w.runUntil(p.End)
+	w.record(history.Record{Kind: history.End})
+	return Result{Verdict: w.checker.Verdict(), Stats: w.stats, Hash: w.hash, Err: w.stopped}
+}

@@ -1,0 +1,138 @@
+package sim
+
+import (
+	"fmt"
+	"hash/fnv"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"github.com/carillon-go/carillon/internal/history"
+	"github.com/carillon-go/carillon/internal/wire"
+	"github.com/carillon-go/carillon/site"
+)
+
+// start is what the clock of every simulated world begins at.
+var start = time.Unix(1_700_000_000, 0)
+
+// A world is everything there is in one run: instances, networks, databases, and
+// one clock for all of them.
+type world struct {
+	plan   *Plan
+	now    time.Duration
+	agenda agenda
+
+	databases []*database
+	networks  []network
+	processes []*process
+	instances []*instance
+	byStream  map[site.StreamID]*instance
+
+	checker *history.Checker
+	hash    uint64
+	trace   io.Writer // nil: nobody reads along
+	frames  bool      // trace every frame too
+	stats   Stats
+	stopped error // the plan cannot be carried out
+}
+
+// Stats counts what a run was made of.
+type Stats struct {
+	Frames   uint64 // sealed
+	Arrived  uint64 // delivered to an instance that ran
+	Dropped  map[string]uint64
+	NAKs     uint64
+	Resent   uint64
+	Joins    uint64
+	Resets   uint64 // new streams of instances that run
+	Blocked  uint64 // raises that had to wait
+	Isolated uint64
+}
+
+func newWorld(p *Plan, trace io.Writer) *world {
+	return &world{
+		plan: p, byStream: map[site.StreamID]*instance{}, trace: trace, hash: 14695981039346656037,
+		checker: history.NewChecker(p.settle()), stats: Stats{Dropped: map[string]uint64{}},
+	}
+}
+
+// clock returns the time as the machines have it.
+func (w *world) clock() time.Time { return start.Add(w.now) }
+
+// random returns a source of its own for what: so a plan from which something is
+// taken away goes on as before for the rest.
+func (w *world) random(what string) *rand.Rand {
+	h := fnv.New64a()
+	io.WriteString(h, what)
+	return rand.New(rand.NewPCG(w.plan.Seed, h.Sum64()))
+}
+
+// after plans do.
+func (w *world) after(d time.Duration, do func()) {
+	w.agenda.add(happening{at: w.now + d, do: do})
+}
+
+// runUntil lets the time pass.
+func (w *world) runUntil(end time.Duration) {
+	for len(w.agenda.list) > 0 && w.agenda.list[0].at <= end && w.stopped == nil {
+		h := w.agenda.next()
+		w.now = h.at
+		if h.to != nil {
+			h.to.arrive(h.via, h.frame)
+		} else {
+			h.do()
+		}
+	}
+	w.now = end
+}
+
+// record enters what happened.
+func (w *world) record(r history.Record) {
+	r.At = w.now
+	w.checker.Add(&r)
+	w.mix(uint64(r.At), r.Seq, r.Ordinal, r.Count, r.First, r.Last, r.Sum)
+	w.mixText(r.Instance, string(r.Kind), r.From, r.Reason, r.Event, r.Note)
+	if w.trace != nil {
+		w.print(&r)
+	}
+}
+
+// mix makes the hash of the run depend on values.
+func (w *world) mix(values ...uint64) {
+	for _, v := range values {
+		w.hash = (w.hash ^ v) * 1099511628211
+		w.hash ^= w.hash >> 29
+	}
+}
+
+func (w *world) mixText(texts ...string) {
+	for _, t := range texts {
+		for i := range len(t) {
+			w.hash = (w.hash ^ uint64(t[i])) * 1099511628211
+		}
+	}
+}
+
+// mixFrame makes the hash of the run depend on a frame that arrived, its tag included.
+func (w *world) mixFrame(to *instance, frame []byte) {
+	end := frame[len(frame)-8:]
+	w.mix(uint64(w.now), uint64(to.number), uint64(len(frame)), uint64(wire.FrameType(frame)), wire.FrameNumber(frame),
+		uint64(end[0])|uint64(end[1])<<8|uint64(end[2])<<16|uint64(end[3])<<24|uint64(end[4])<<32|uint64(end[5])<<40|uint64(end[6])<<48|uint64(end[7])<<56)
+}
+
+// fault records that something begins to go wrong.
+func (w *world) fault(note string, args ...any) {
+	w.record(history.Record{Kind: history.Fault, Note: fmt.Sprintf(note, args...)})
+}
+
+// mended records that it does no longer.
+func (w *world) mended(note string, args ...any) {
+	w.record(history.Record{Kind: history.Mended, Note: fmt.Sprintf(note, args...)})
+}
+
+// fail ends the run because the plan makes no sense.
+func (w *world) fail(format string, args ...any) {
+	if w.stopped == nil {
+		w.stopped = fmt.Errorf(format, args...)
+	}
+}
