@@ -207,17 +207,16 @@ func (s *Settings) OpenDatabase() (*SiteDatabase, error) {
 	case s.Database.DSN.IsZero():
 		return nil, s.wrong("Database:Dsn", "is not set; it tells the driver %q where to connect", driver)
 	}
+	if s.Database.Secrets == secretsEncrypted && len(s.Database.KeyEncryptionKeys) == 0 {
+		return nil, s.wrong("Database:Secrets", "is %q, and Database:KeyEncryptionKeys is not set", secretsEncrypted)
+	}
 	pool, err := sql.Open(s.Database.Driver, s.Database.DSN.Reveal())
 	if err != nil {
 		// Not the driver's words: some repeat what they could not read, password and
 		// all.
 		return nil, s.wrong("Database:Dsn", "the driver %q cannot read it (its value is not shown)", s.Database.Driver)
 	}
-	var opts []sqlsite.Option
-	if s.Database.TablePrefix != "" {
-		opts = append(opts, sqlsite.WithTablePrefix(s.Database.TablePrefix))
-	}
-	db, err := sqlsite.New(pool, opts...)
+	db, err := sqlsite.New(pool, s.Database.Options()...)
 	if err != nil {
 		_ = pool.Close() // nothing was opened yet
 		return nil, s.wrong("Database:TablePrefix", "%v", err)

@@ -395,6 +395,7 @@ func TestOpenDatabase_SaysWhatIsWrong(t *testing.T) {
 		{"no address", Database{Driver: name}, "Carillon:Database:Dsn: is not set"},
 		{"bad address", Database{Driver: name, DSN: NewDSN("tiger")}, "cannot read it (its value is not shown)"},
 		{"bad prefix", Database{Driver: name, DSN: NewDSN("good"), TablePrefix: "No"}, "Carillon:Database:TablePrefix: "},
+		{"encrypted without a key", Database{Driver: name, DSN: NewDSN("good"), Secrets: "encrypted"}, "Database:KeyEncryptionKeys is not set"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			db, err := (&Settings{Database: tt.give}).OpenDatabase()

@@ -1,10 +1,12 @@
 package appsettings
 
 import (
+	"encoding/base64"
 	"errors"
 	"math"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +25,7 @@ type setting struct {
 	setList func(s *Settings, elems []string) (bad int, err error)
 
 	isText bool // an empty text is a value like any other
+	secret bool // no message shows a value
 }
 
 // known lists every key. It is a function, because a table would be a variable
@@ -49,6 +52,9 @@ func known() []setting {
 			return nil // never: the message would show it
 		}},
 		text("Database:TablePrefix", func(s *Settings) *string { return &s.Database.TablePrefix }),
+		hidden(list("Database:KeyEncryptionKeys", func(s *Settings) *[]site.Secret { return &s.Database.KeyEncryptionKeys }, parseSecret)),
+		choice("Database:Secrets", func(s *Settings) *string { return &s.Database.Secrets }, "any", secretsEncrypted),
+		number("Database:LowestGeneration", func(s *Settings) *int { return &s.Database.LowestGeneration }, 0, math.MaxInt64),
 
 		size("Limits:HoldBytes", func(s *Settings) *int { return &s.Limits.HoldBytes }, 1, math.MaxInt32),
 		size("Limits:QueueBytes", func(s *Settings) *int { return &s.Limits.QueueBytes }, 1, math.MaxInt32),
@@ -92,8 +98,23 @@ func parseSite(text string) (string, error) {
 	return text, nil
 }
 
+// parseSecret reads a key of 32 bytes. Its error does not say what text was.
+func parseSecret(text string) (site.Secret, error) {
+	b, err := base64.StdEncoding.DecodeString(text)
+	if err != nil || len(b) != site.SecretLen {
+		return site.Secret{}, errors.New("want 32 random bytes in base64, as from: openssl rand -base64 32")
+	}
+	return site.NewSecret(b)
+}
+
 func anyText(text string) (string, error) { return text, nil }
 func dialled(text string) (string, error) { return parseHostPort(text, false) }
+
+// hidden returns k with its values shown in no message.
+func hidden(k setting) setting {
+	k.secret = true
+	return k
+}
 
 // The functions below make a setting from a path and the field it goes to.
 
@@ -215,7 +236,7 @@ func set(s *Settings, k setting, es entries, path string, ps *problems) {
 			texts[i] = x.text
 		}
 		if bad, err := k.setList(s, texts); err != nil {
-			ps.add(elems[bad].at, elems[bad].path, "%q: %v", clip(texts[bad]), err)
+			ps.add(elems[bad].at, elems[bad].path, "%s: %v", k.shown(texts[bad]), err)
 		}
 		return
 	}
@@ -226,9 +247,17 @@ func set(s *Settings, k setting, es entries, path string, ps *problems) {
 		// An empty variable in the environment is how many tools say "not set".
 	default:
 		if err := k.set(s, e.text); err != nil {
-			ps.add(e.at, e.path, "%q: %v", clip(e.text), err)
+			ps.add(e.at, e.path, "%s: %v", k.shown(e.text), err)
 		}
 	}
+}
+
+// shown returns a value as messages show it.
+func (k setting) shown(text string) string {
+	if k.secret {
+		return "its value (not shown)"
+	}
+	return strconv.Quote(clip(text))
 }
 
 // unknown reports a key that is none of ours, with what was meant, perhaps.

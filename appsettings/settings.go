@@ -3,6 +3,9 @@ package appsettings
 import (
 	"net/netip"
 	"time"
+
+	"github.com/carillon-go/carillon/site"
+	"github.com/carillon-go/carillon/site/sqlsite"
 )
 
 // Settings is what the files and the environment say, checked and merged. A
@@ -88,6 +91,35 @@ type Database struct {
 	// TablePrefix is what the names of the tables begin with, the same on all
 	// instances. Empty means "carillon_".
 	TablePrefix string
+
+	// KeyEncryptionKeys open the secrets of sites in the database, and the first of them encrypts
+	// what is written. None: it is written plain. See [sqlsite.KeyEncryption].
+	KeyEncryptionKeys []site.Secret
+
+	// Secrets is "encrypted" if plain secrets in the database are refused, else "any".
+	// Default "any".
+	Secrets string
+
+	// LowestGeneration refuses a database whose last change to keys is an earlier
+	// one: a restored backup. See [sqlsite.WithLowestGeneration].
+	LowestGeneration int
+}
+
+const secretsEncrypted = "encrypted"
+
+// Options returns what [sqlsite.New] is to be told besides the pool.
+func (d *Database) Options() []sqlsite.Option {
+	encryption := sqlsite.KeyEncryption{Required: d.Secrets == secretsEncrypted}
+	if keys := d.KeyEncryptionKeys; len(keys) > 0 {
+		encryption.Key, encryption.Former = keys[0], keys[1:]
+	}
+	opts := []sqlsite.Option{
+		sqlsite.WithKeyEncryption(encryption), sqlsite.WithLowestGeneration(uint64(d.LowestGeneration)),
+	}
+	if d.TablePrefix != "" {
+		opts = append(opts, sqlsite.WithTablePrefix(d.TablePrefix))
+	}
+	return opts
 }
 
 // Limits bound what the Broker keeps in memory and how long it waits. Zero
