@@ -8,25 +8,12 @@ import (
 	"testing"
 
 	"github.com/carillon-go/carillon/chaos/internal/lab"
+	"github.com/carillon-go/carillon/chaos/internal/labtest"
 )
-
-func newLab(t *testing.T) *lab.Lab {
-	t.Helper()
-	l, err := lab.New(lab.Config{Nodes: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return l
-}
 
 func open(t *testing.T, kind Kind, diskBytes int) (*Database, *sql.DB) {
 	t.Helper()
-	d, err := Open(newLab(t), kind, diskBytes)
+	d, err := Open(labtest.New(t, lab.Config{Nodes: 1}), kind, diskBytes)
 	if err != nil {
 		t.Fatal(err)
 	}

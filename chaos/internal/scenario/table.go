@@ -18,7 +18,7 @@ var (
 	corrupted  = Network("corrupted", func(d lab.Done) uint64 { return d.Corrupted })
 )
 
-// Table returns all scenarios.
+// Table returns all scenarios, with the defaults of fields that are zero.
 func Table() []Scenario {
 	lossy := func(part float64) func(*Stage) {
 		return func(s *Stage) { s.Faulty(s.Scenario.Load, lab.Faults{LossIn: part}, s.Instances...) }
@@ -26,7 +26,7 @@ func Table() []Scenario {
 	disorder := func(d lab.Disorder) func(*Stage) {
 		return func(s *Stage) { s.Disordered(s.Scenario.Load, d) }
 	}
-	return []Scenario{
+	table := []Scenario{
 		{
 			Name: "calm-udp", What: "Nothing happens.",
 			Expect: []Expectation{NothingMissed, NoDropsBut("before-baseline")},
@@ -232,6 +232,10 @@ func Table() []Scenario {
 			Expect:   []Expectation{NothingMissed, NoDropsBut("before-baseline")},
 		},
 	}
+	for i := range table {
+		table[i] = table[i].withDefaults()
+	}
+	return table
 }
 
 // rotate rotates the key for as long as events are raised. The old key verifies for as long as a

@@ -16,7 +16,7 @@ const (
 	graphWidth   = 960.0
 	graphLeft    = 70.0
 	graphRight   = 20.0
-	graphTop     = 74.0
+	graphTop     = 86.0
 	panelHeight  = 220.0
 	panelGap     = 62.0
 	graphBottom  = 56.0
@@ -52,7 +52,7 @@ func (r *Report) Graph(w io.Writer) error {
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %g %g" font-family="sans-serif" font-size="13">`+"\n", graphWidth, height)
 	fmt.Fprintf(&b, `<rect width="%g" height="%g" fill="white"/>`+"\n", graphWidth, height)
 	fmt.Fprintf(&b, `<text x="%g" y="22" font-size="16" font-weight="bold">%s</text>`+"\n", graphLeft,
-		html.EscapeString(fmt.Sprintf("%d processes, %v of random faults, %.3g events/s of %d bytes", r.Instances, r.Faulty, float64(eventRate), eventBytes)))
+		html.EscapeString(fmt.Sprintf("%d processes, %.4g minutes of random faults, %d events/s of %d bytes", r.Instances, r.Faulty.Minutes(), eventRate, eventBytes)))
 	r.legend(&b)
 	last := r.Faulty
 	for _, s := range r.Samples {
@@ -75,7 +75,7 @@ func (r *Report) Graph(w io.Writer) error {
 func (r *Report) legend(b *strings.Builder) {
 	x := graphLeft
 	for i := range r.Instances {
-		name := fmt.Sprintf("instance %d", i+1)
+		name := fmt.Sprintf("instance %d", i)
 		if i < r.Spared {
 			name += " (never killed)"
 		}

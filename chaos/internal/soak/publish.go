@@ -37,10 +37,10 @@ func (r *Report) Summary() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `# Soak
 
-%d real processes in network namespaces ran for %v while faults came at random, one or two at a time. Then all faults ended, and what
+%d real processes in network namespaces ran for %.4g minutes while faults came at random, one or two at a time. Then all faults ended, and what
 every process had raised, heard and missed was judged by the checker that judges the simulation too.
 
-`+"`make soak MINUTES=%.0f SEED=%d`"+`, on %s. The first %d processes were never killed, so that their lines show the whole time.
+`+"`make soak MINUTES=%.4g SEED=%d`"+`, on %s. The first %d instances were never killed, so that their lines show the whole time.
 
 ![Memory and goroutines of the processes](images/soak.svg)
 
@@ -54,14 +54,14 @@ every process had raised, heard and missed was judged by the checker that judges
 | key rotations that came to their end | %d |
 | packets carried; dropped, held back, duplicated, corrupted | %d; %d, %d, %d, %d |
 
-`, r.Instances, r.Faulty, r.Faulty.Minutes(), r.Seed, r.Began.UTC().Format(time.DateOnly), r.Spared,
+`, r.Instances, r.Faulty.Minutes(), r.Faulty.Minutes(), r.Seed, r.Began.UTC().Format(time.DateOnly), r.Spared,
 		r.Violations(), v.Raises, v.Raised, v.Missed, reasons(v.Reasons), v.Lost, r.Rotations,
 		r.Network.Carried, r.Network.Dropped, r.Network.Reordered, r.Network.Duplicated, r.Network.Corrupted)
 	b.WriteString("| process that was never killed | second quarter of the time | last quarter |\n|---|---|---|\n")
 	for i := range r.Spared {
 		for _, m := range measures() {
 			early, late := r.median(i, earlyQuarter, m.value), r.median(i, lateQuarter, m.value)
-			fmt.Fprintf(&b, "| %d: %s | %s | %s |\n", i+1, m.name, m.text(early), m.text(late))
+			fmt.Fprintf(&b, "| %d: %s | %s | %s |\n", i, m.name, m.text(early), m.text(late))
 		}
 	}
 	b.WriteString("\n| fault | times |\n|---|---|\n")
