@@ -26,6 +26,9 @@ func (m *Machine) listRoom(entry, fixed int) int {
 }
 
 func (m *Machine) acceptControl(now time.Time, p *peer, h wire.Header, body []byte, fx *Effects) Verdict {
+	if !p.control.hear(h.Number) {
+		return Duplicate // some are answered, and nobody who replays them is
+	}
 	c, err := wire.ReadControl(h.Type, body)
 	if err != nil {
 		return Undecodable

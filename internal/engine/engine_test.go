@@ -108,17 +108,17 @@ func TestJoin_OnlyAnAnswerToOurNonceSetsABaseline(t *testing.T) {
 	now := time.Unix(0, 0)
 	m.Start(now, []site.Member{{Site: testSite, Stream: other, State: site.MemberOpen}}, &fx)
 	state := wire.State{Mark: site.Mark{Frame: 3, Next: 3}, Nonces: []wire.ID{{1, 2, 3}}}
-	m.Receive(now, wire.Header{Type: wire.TypeState, Site: testSite, Stream: other}, nil, state.Append(nil), &fx)
+	m.Receive(now, wire.Header{Type: wire.TypeState, Site: testSite, Stream: other, Number: 1}, nil, state.Append(nil), &fx)
 	if m.InStep() {
 		t.Error("in step after a STATE that answers another nonce")
 	}
 	state.Nonces = []wire.ID{m.join.nonce}
-	m.Receive(now, wire.Header{Type: wire.TypeState, Site: testSite, Stream: other}, nil, state.Append(nil), &fx)
+	m.Receive(now, wire.Header{Type: wire.TypeState, Site: testSite, Stream: other, Number: 2}, nil, state.Append(nil), &fx)
 	if !m.InStep() || m.byStream[other].base != state.Mark {
 		t.Errorf("baseline %v after the STATE that answers our nonce, want %v", m.byStream[other].base, state.Mark)
 	}
 	state.Mark = site.Mark{Frame: 9, Next: 9}
-	m.Receive(now, wire.Header{Type: wire.TypeState, Site: testSite, Stream: other}, nil, state.Append(nil), &fx)
+	m.Receive(now, wire.Header{Type: wire.TypeState, Site: testSite, Stream: other, Number: 3}, nil, state.Append(nil), &fx)
 	if got := m.byStream[other]; got.base.Frame != 3 || got.high.Frame != 9 {
 		t.Errorf("a later STATE: %v, want the baseline unmoved and what is known to exist raised", got)
 	}

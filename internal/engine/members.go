@@ -28,7 +28,7 @@ type peer struct {
 	askAt    time.Time           // next NAK; zero: nothing is missing
 	doubtAt  time.Time           // next look for gaps to tell of
 	rtt      time.Duration       // mean time from NAK to repair; 0: not known
-	control  uint64              // highest number of its control frames
+	control  replayWindow        // of its control frames
 	digests  int                 // said of it since it fell silent, by anybody
 	digestAt time.Time           // when to say the next
 	addedAt  time.Time

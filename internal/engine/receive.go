@@ -16,6 +16,8 @@ func (m *Machine) Precheck(h wire.Header) Verdict {
 	switch {
 	case p == nil && m.isClosed(h.Stream):
 		return ClosedStream
+	case p != nil && h.Type.Control() && p.control.heard(h.Number):
+		return Duplicate
 	case p == nil || h.Type.Control() || p.state == peerJoining:
 		return Accepted
 	}

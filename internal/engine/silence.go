@@ -30,10 +30,9 @@ func (m *Machine) silent(now time.Time, p *peer) bool {
 func (p *peer) heard(now time.Time, h *wire.Header) {
 	switch {
 	case h.Type.Control():
-		if h.Number <= p.control {
+		if h.Number <= p.control.high {
 			return
 		}
-		p.control = h.Number
 	case p.state != peerJoining && h.Number <= p.high.Frame:
 		return
 	}
