@@ -80,6 +80,10 @@ fuzz-frames: ## N mutated frames through the decoder, without coverage: N=100000
 mutants: $(BIN)/mutants ## breaks one mechanism after the other; the tests must notice. MD=1 writes docs/mutants.md
 	@$(BIN)/mutants -run='$(RUN)' $(if $(MD),-md docs/mutants.md) tools/mutants/list/*.txt
 
+.PHONY: flood
+flood: ## 100,000 forged frames a second against real instances, FLOODTIME=30s for each kind
+	@nice -n 5 go test -count=1 -v -timeout=60m -run='^TestFlood_' ./internal/flood -flood=$${FLOODTIME:-30s} -flood-rate=100000
+
 .PHONY: bench
 bench: ## every benchmark of all modules
 	@for dir in $(MODULES); do go -C "$$dir" test -run='^$$' -bench='$(BENCH)' -benchmem -p=1 ./...; done

@@ -36,6 +36,7 @@ var allowed = map[string][]string{
 	// it must share nothing with ours.
 	"internal/plain":   {},
 	"internal/vectors": {},
+	"internal/flood":   {},
 
 	// The proof. What judges must share no code with what is judged.
 	"internal/history": {},
