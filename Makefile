@@ -11,6 +11,7 @@ TOOLS := GOWORK=off go -C tools
 BIN := $(CURDIR)/bin
 FUZZTIME ?= 10s
 BENCH ?= .
+MINUTES ?= 30
 RUN ?= .
 
 # Two packages at a time: the largest ones link several hundred megabytes with
@@ -25,7 +26,7 @@ endif
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  RUN=regexp selects tests, BENCH=regexp benchmarks, FUZZTIME=duration is per fuzz target,"
+	@echo "  RUN=regexp selects tests and scenarios, BENCH=regexp benchmarks, FUZZTIME=duration is per fuzz target,"
 	@echo "  INSTALL=1 lets make test install the servers and the browser that tests need (Debian, root)."
 
 # vet is left to lint, where it sees everything and not only a few checks.
@@ -88,6 +89,14 @@ flood: ## 100,000 forged frames a second against real instances, FLOODTIME=30s f
 bench: ## every benchmark of all modules
 	@for dir in $(MODULES); do go -C "$$dir" test -run='^$$' -bench='$(BENCH)' -benchmem -p=1 ./...; done
 
+.PHONY: chaos
+chaos: $(BIN)/chaos ## real processes in network namespaces, disturbed in every way (Linux, root)
+	@$(BIN)/chaos run -run='$(RUN)'
+
+.PHONY: soak
+soak: $(BIN)/chaos ## random faults for MINUTES; PUBLISH=docs writes the graph and the summary (Linux, root)
+	@$(BIN)/chaos soak -minutes=$(MINUTES) -seed=$(or $(SEED),0) -publish='$(PUBLISH)'
+
 .PHONY: cover
 cover: ## statement coverage, a figure per package and a total per module; profiles in bin/
 	@mkdir -p $(BIN)
@@ -109,6 +118,11 @@ clean: ## removes bin/ and the results of go test that Go remembers
 
 $(BIN)/staticcheck: tools/go.mod tools/go.sum
 	@$(TOOLS) build -o $@ honnef.co/go/tools/cmd/staticcheck
+
+# Always built: it is made of the whole library.
+.PHONY: $(BIN)/chaos
+$(BIN)/chaos:
+	@go -C chaos build -buildvcs=false -o $@ .
 
 $(BIN)/testall: tools/go.mod $(wildcard tools/testall/*.go)
 	@$(TOOLS) build -buildvcs=false -o $@ ./testall
