@@ -10,6 +10,10 @@ import (
 // never is later than everything: a time that has not come.
 const never = time.Duration(math.MaxInt64)
 
+// aftermath is how long a fault may show after it has ended: calls of the site
+// database that hang, connections that are made again.
+const aftermath = 6 * time.Second
+
 // A Checker takes the records of one history in the order of their times and
 // says in the end whether the promise was kept. It is not safe for concurrent
 // use. Make it with [NewChecker].
@@ -56,6 +60,7 @@ type event struct {
 	name     string
 	ordered  bool
 	accepted bool
+	doubtful bool // two processes speak in its stream
 	sum      uint64
 	raised   time.Duration // when Raise was called
 	left     time.Duration // when it got its number; never: not recorded
@@ -68,6 +73,7 @@ type stream struct {
 	run       *instance // nil: not known yet
 	first     uint64    // the number that the event with ordinal 0 has at run; once run is known
 	contested time.Duration
+	erased    time.Duration
 }
 
 // NewChecker returns a Checker by which every event must be settled within
@@ -111,6 +117,9 @@ func (c *Checker) Add(r *Record) {
 	case Cloned:
 		c.stream(r.Stream).contested = c.now
 		return
+	case Erased:
+		c.stream(r.Stream).erased = min(c.stream(r.Stream).erased, c.now)
+		return
 	}
 	if r.Instance == "" {
 		c.malformed(r, "names no instance")
@@ -130,8 +139,8 @@ func (c *Checker) addTo(in *instance, r *Record) {
 		in.opening, in.site, in.accepts = c.now, r.Site, slices.Clone(r.Accepts)
 	case Opened:
 		in.inStep = c.now
-		in.quiet = c.faults == 0 && c.faultAt < in.opening
-		if s := c.stream(r.Stream); r.Stream != (Stream{}) && s.run == nil {
+		in.quiet = c.faults == 0 && (c.faultAt < 0 || c.faultAt+aftermath < in.opening)
+		if s := c.stream(r.Stream); r.Stream != (Stream{}) && s.run == nil && s.contested == never {
 			c.place(s, in, 0) // a stream that begins with the instance begins with its first event
 		}
 	case Enabled:
@@ -183,13 +192,16 @@ func (c *Checker) raise(in *instance, r *Record) {
 		in.events = in.events[:r.Seq]
 	case r.Kind == Sent && r.Seq+r.Count <= n:
 		s := c.stream(r.Stream)
-		if s.run == nil {
+		switch {
+		case s.contested != never:
+		case s.run == nil:
 			c.place(s, in, r.Seq-r.Ordinal)
-		} else if s.contested == never && (s.run != in || s.first+r.Ordinal != r.Seq) {
+		case s.run != in || s.first+r.Ordinal != r.Seq:
 			c.violate(Numbering, in, r, in, r.Seq, "its stream numbered it otherwise before")
 		}
 		for i := range in.events[r.Seq : r.Seq+r.Count] {
-			in.events[r.Seq+uint64(i)].left = c.now
+			e := &in.events[r.Seq+uint64(i)]
+			e.left, e.doubtful = c.now, s.contested != never
 		}
 	default:
 		c.malformed(r, fmt.Sprintf("is about event %d, when %d are raised", r.Seq, n))
@@ -288,7 +300,7 @@ func (c *Checker) instance(name string) *instance {
 func (c *Checker) stream(id Stream) *stream {
 	s := c.streams[id]
 	if s == nil {
-		s = &stream{id: id, contested: never}
+		s = &stream{id: id, contested: never, erased: never}
 		c.streams[id] = s
 	}
 	return s

@@ -142,6 +142,11 @@ func TestCheck_EveryRuleFires(t *testing.T) {
 			}).end(), []Rule{Numbering}},
 		{"numbered twice", two().raise("a", "e", 0, 2, false).sent("a", 0, 0, 1).sent("a", 1, 0, 1).raised("b", "a", "e", 0, 1).end(), []Rule{Numbering}},
 		{"a clone speaks", two().open("a2").add("a", Cloned, func(r *Record) { r.Stream = streamOf("a") }).raise("a", "e", 0, 1, false).calm().end(), nil},
+		{"row erased before anybody knew it", two().add("", Erased, func(r *Record) { r.Stream = streamOf("a") }).raise("a", "e", 0, 1, false).calm().end(), nil},
+		{"row erased of a stream that is known", two().raise("a", "e", 0, 2, false).raised("b", "a", "e", 0).wait(1).
+			add("", Erased, func(r *Record) { r.Stream = streamOf("a") }).raise("a", "e", 2, 1, false).calm().raised("b", "a", "e", 1).end(), []Rule{Silent}},
+		{"joined in the aftermath of a fault", new(script).open("a").raise("a", "e", 0, 1, false).sent("a", 0, 0, 1).wait(time.Second).
+			add("", Fault).add("", Mended).wait(time.Second).open("c").missed("c", "a", 0, 0).end(), nil},
 		{"told before Enable", new(script).open("a").add("b", Opening).add("b", Opened).add("b", Subscribed).
 			raise("a", "e", 0, 1, false).raised("b", "a", "e", 0).end(), []Rule{Early}},
 		{"missed before Enable", new(script).open("a").add("b", Opening).add("b", Opened).add("b", Subscribed).

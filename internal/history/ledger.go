@@ -36,6 +36,16 @@ func (l *ledger) get(seq uint64) told {
 	return 0
 }
 
+// knew reports whether anything was told of a stream before its row was erased.
+func (l *ledger) knew(s *stream) bool {
+	for seq := s.first; seq < uint64(len(l.told)); seq++ {
+		if l.told[seq] != 0 && l.at[seq] < s.erased {
+			return true
+		}
+	}
+	return false
+}
+
 // tell enters that in was told of event seq of from, and looks at everything
 // that can be judged at once.
 func (c *Checker) tell(in, from *instance, seq uint64, what told, r *Record) {

@@ -46,6 +46,7 @@ const (
 	Fault  Kind = "fault"  // a fault begins. Note names it
 	Mended Kind = "mended" // and ends. Note, as when it began
 	Cloned Kind = "cloned" // two processes speak for Stream from here on
+	Erased Kind = "erased" // the site database has forgotten the row of Stream, so that who did not know it cannot learn of it
 	Calm   Kind = "calm"   // every fault has ended and no other follows
 	End    Kind = "end"    // of the history
 )

@@ -29,13 +29,13 @@ func (in *instance) clone() {
 	c.opener.SetKeys(c.keys.accepted)
 	c.sealers = slices.Clone(in.sealers)
 	c.cfg = in.cfg
-	c.cfg.Key = c.keys.active.ID
+	c.cfg.Key, c.cfg.TrailerBytes = c.keys.active.ID, c.sealers[0].Trailer()
 	c.machine = engine.New(c.cfg)
-	c.revision, c.readAt = in.revision, in.w.now
+	c.revision, c.readAt = in.joinedRevision, in.w.now
 	for _, n := range p.networks {
 		n.base().join(c)
 	}
-	c.machine.Start(in.w.clock(), in.joinedAt, &c.fx)
+	c.machine.Start(in.w.clock(), in.joinedRows, &c.fx)
 	c.startFollowing()
 	c.effects()
 }

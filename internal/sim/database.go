@@ -121,9 +121,12 @@ func (d *database) failOver(lag time.Duration) {
 	if s == nil {
 		return
 	}
+	for _, row := range d.store.rows {
+		if _, ok := s.index[row.member.Stream]; !ok && row.member.State == site.MemberOpen {
+			d.w.record(history.Record{Kind: history.Erased, Stream: history.Stream(row.member.Stream)})
+		}
+	}
 	d.store = s
-	d.w.record(history.Record{Kind: history.Fault, Note: "database " + d.name + " is as it was " + lag.String() + " ago"})
-	d.w.record(history.Record{Kind: history.Mended, Note: "database " + d.name + " is as it was"})
 }
 
 // lag has a replica answer reads for a while.

@@ -92,7 +92,7 @@ func (g *generator) cluster() {
 		p.add(0, "site %s database=main suite=%s", s, pick(g, "hmac", "hmac", "hmac", "aes"))
 	}
 	n := 3
-	switch g.weighted(60, 12, 16, 8, 3, 1) {
+	switch g.weighted(700, 100, 140, 50, 9, 1) {
 	case 1:
 		n = 2
 	case 2:
@@ -176,6 +176,13 @@ func (g *generator) finish() {
 		return
 	}
 	p.add(g.busy, "calm")
+	if g.chance(0.3) { // somebody joins when all is well again, and is told nothing of before
+		late := g.busy + 7*time.Second
+		p.add(late, "process late site=%s", g.sites[0])
+		p.add(late, "start late")
+		p.add(late+2*time.Second, "raise late n=3")
+		p.add(late+2*time.Second, "raise %s n=3", g.processes[0])
+	}
 	p.End = max(leastTime, g.busy+p.settle()+time.Second)
 }
 

@@ -40,17 +40,20 @@ type instance struct {
 	postponed []func()   // what happened while it was frozen
 	socket    []incoming // what arrived meanwhile
 
-	machine  *engine.Machine // nil until the row is committed
-	fx       engine.Effects
-	opener   *seal.Opener
-	sealers  []*sealer
-	keys     keyset
-	own      []site.StreamID // streams it has or had, the present one last
-	self     site.StreamID
-	opened   bool          // in step: the application raises
-	wake     time.Duration // when the machine is called next; 0: not planned
-	joinedAt []site.Member // the snapshot it started with
-	cfg      engine.Config
+	machine *engine.Machine // nil until the row is committed
+	fx      engine.Effects
+	opener  *seal.Opener
+	sealers []*sealer
+	keys    keyset
+	own     []site.StreamID // streams it has or had, the present one last
+	self    site.StreamID
+	opened  bool          // in step: the application raises
+	wake    time.Duration // when the machine is called next; 0: not planned
+	cfg     engine.Config
+
+	// The snapshot it started with, for a clone.
+	joinedRows     []site.Member
+	joinedRevision site.Revision
 
 	followState
 	sendState

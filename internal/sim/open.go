@@ -153,8 +153,8 @@ func (in *instance) snapshot(try int) {
 func (in *instance) begin(snap site.Snapshot) {
 	in.revision = snap.Revision
 	in.readAt = in.w.now
-	in.joinedAt = in.foreign(snap.Members)
-	in.machine.Start(in.w.clock(), in.joinedAt, &in.fx)
+	in.joinedRows, in.joinedRevision = in.foreign(snap.Members), snap.Revision
+	in.machine.Start(in.w.clock(), in.joinedRows, &in.fx)
 	in.startFollowing()
 	in.effects()
 }

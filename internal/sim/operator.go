@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -56,10 +57,11 @@ func doRotate(a *arguments) {
 		a.fail("there is no site %q", name)
 		return
 	}
-	random := w.random("rotation")
 	r := keyring.Rotation{
 		Overlap: a.duration("overlap", 15*time.Second), Without: map[site.StreamID]bool{},
-		NewKey: func(id site.KeyID, suite site.Suite) site.Key { return w.newKey(random, id, suite) },
+		NewKey: func(id site.KeyID, suite site.Suite) site.Key {
+			return w.newKey(w.random(fmt.Sprintf("key %d of %s", id, name)), id, suite)
+		},
 	}
 	switch a.text("suite", "") {
 	case "aes":

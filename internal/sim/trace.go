@@ -41,6 +41,8 @@ func (w *world) print(r *history.Record) {
 		text = "mended: " + r.Note
 	case history.Raise:
 		text = fmt.Sprintf("raise %d %s", r.Seq, r.Event)
+	case history.Cloned, history.Erased:
+		text = string(r.Kind) + " " + w.nameOf(r.Stream)
 	case history.Accepted:
 		return
 	default:

@@ -113,6 +113,7 @@ func doSite(a *arguments) {
 	for _, d := range a.w.databases {
 		if d.name == a.text("database", d.name) {
 			d.store.addSite(a.w.newSite(a.word(0), suite))
+			d.backups = nil // no replica is so far behind
 			return
 		}
 	}
