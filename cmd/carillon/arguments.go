@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/alecthomas/kong"
 )
@@ -43,7 +44,10 @@ func arguments(args []string) []string {
 // if none does.
 func oneHyphen(app *kong.Application, args []string) error {
 	known := map[string]bool{}
-	for _, n := range append([]*kong.Node{app.Node}, app.Children...) {
+	nodes := []*kong.Node{app.Node}
+	for len(nodes) > 0 {
+		n := nodes[0]
+		nodes = append(nodes[1:], n.Children...)
 		for _, f := range n.Flags {
 			known[f.Name] = true
 		}
@@ -63,7 +67,7 @@ func oneHyphen(app *kong.Application, args []string) error {
 func usageHint(err error) string {
 	if p, ok := errors.AsType[*kong.ParseError](err); ok && p.Context != nil {
 		if n := p.Context.Selected(); n != nil && !n.Hidden {
-			return fmt.Sprintf("its flags: %s %s --help", invocation(), n.Name)
+			return fmt.Sprintf("its flags: %s %s --help", invocation(), strings.TrimPrefix(n.FullPath(), "carillon "))
 		}
 	}
 	return fmt.Sprintf("the commands: %s --help; the flags of one: %[1]s COMMAND --help", invocation())

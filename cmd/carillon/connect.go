@@ -120,10 +120,10 @@ func openDatabase(s *appsettings.Settings) (db *sqlsite.Database, closeAll func(
 		// The driver's own words may repeat the DSN and the password in it.
 		return nil, nil, &problem{exitUsage, fmt.Errorf("the address of the site database is not one that the driver %q understands", s.Database.Driver), ""}
 	}
-	db, err = sqlsite.New(pool)
+	db, err = sqlsite.New(pool, s.Database.Options()...)
 	if err != nil {
 		pool.Close()
-		return nil, nil, err
+		return nil, nil, &problem{exitUsage, err, "correct it in Carillon:Database"}
 	}
 	return db, func() { db.Close(); pool.Close() }, nil
 }
@@ -175,6 +175,12 @@ func existing(dsn string) string {
 func databaseProblem(s *appsettings.Settings, err error) error {
 	if strings.Contains(err.Error(), "the tables are not there") {
 		return noSites(s)
+	}
+	switch {
+	case errors.Is(err, sqlsite.ErrKeyEncryption):
+		return &problem{exitDatabase, fmt.Errorf("the site database (%s) cannot be used: %w", s.Database.Driver, err), "where the keys are configured: Carillon:Database:KeyEncryptionKeys"}
+	case errors.Is(err, sqlsite.ErrRestored):
+		return &problem{exitDatabase, fmt.Errorf("the site database (%s) cannot be used: %w", s.Database.Driver, err), "where the lowest generation is configured: Carillon:Database:LowestGeneration"}
 	}
 	hint := "is it running, and may this user log in? another database: --database DRIVER:DSN"
 	if s.Database.Driver == "sqlite" {

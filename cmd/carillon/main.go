@@ -28,6 +28,8 @@ type cli struct {
 	Raise   raiseCmd   `cmd:"" help:"Raise one event for all instances of a site."`
 	Listen  listenCmd  `cmd:"" help:"Print the events that a site's instances raise."`
 	Members membersCmd `cmd:"" help:"List the instances of a site, from its database."`
+	Secret  secretCmd  `cmd:"" help:"Look at and change the keys of a site."`
+	Site    siteCmd    `cmd:"" help:"Look at the sites of a database; after it was copied or restored, say so."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
 	DemoInstance instanceCmd `cmd:"" hidden:"" help:"One instance of the demonstration; started by demo."`
@@ -115,10 +117,14 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 	return exitOK
 }
 
-// said returns what err says, without the name that messages of the package carillon
-// begin with: the program's own is in front of it already.
+// said returns what err says, without the names of packages that messages
+// begin with: the program's own is in front of them already.
 func said(err error) string {
-	return strings.ReplaceAll(strings.TrimPrefix(err.Error(), "carillon: "), ": carillon: ", ": ")
+	text := ": " + err.Error()
+	for _, name := range []string{"carillon", "keyring", "site"} {
+		text = strings.ReplaceAll(text, ": "+name+": ", ": ")
+	}
+	return strings.TrimPrefix(text, ": ")
 }
 
 // fail prints err and returns its exit code.

@@ -18,6 +18,7 @@ import (
 	"github.com/carillon-go/carillon/examples/cms"
 	"github.com/carillon-go/carillon/examples/cms/cable"
 	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/site"
 	"github.com/carillon-go/carillon/site/sqlsite"
 )
 
@@ -63,10 +64,12 @@ type peerMissed struct {
 }
 
 type peerReport struct {
-	Raised []int64 // when each was raised, by its ordinal; Unix microseconds
-	Errors []string
-	Panics uint64
-	Heard  map[string]*peerHeard // by stream
+	Raised  []int64 // when each was raised, by its ordinal; Unix microseconds
+	Errors  []string
+	Panics  uint64
+	Key     site.KeyID            // signed with
+	Refused uint64                // frames, for reasons of keys
+	Heard   map[string]*peerHeard // by stream
 }
 
 // A peerHeard is what was heard of one stream.
@@ -203,7 +206,13 @@ func runPeer() {
 			case "heal":
 				p.Heal()
 			case "report":
-				report.Panics = b.Stats().Panics
+				stats := b.Stats()
+				report.Panics, report.Key, report.Refused = stats.Panics, b.Status().Key, 0
+				for _, r := range []carillon.DropReason{
+					carillon.DropUnknownKey, carillon.DropRetiredKey, carillon.DropUnsupportedKey, carillon.DropFloor, carillon.DropBadTag,
+				} {
+					report.Refused += stats.Drops[r]
+				}
 				say(peerLine{Report: &report})
 			default:
 				fail(fmt.Errorf("there is no word %q", w))
