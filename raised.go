@@ -63,8 +63,9 @@ type Missed struct {
 	Source      Source
 	First, Last uint64
 
-	// Count is how many were missed, and exact if Exact; otherwise there may
-	// have been more.
+	// Count is how many were missed, and exact if Exact. Otherwise there may
+	// have been more, or fewer: some may have been sent before this instance was
+	// in step.
 	Count uint64
 	Exact bool
 

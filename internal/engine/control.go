@@ -59,7 +59,9 @@ func (m *Machine) acceptControl(now time.Time, p *peer, h wire.Header, body []by
 		p.linger = time.Time{}
 		m.endPeer(now, p, c.Mark, 0, fx)
 	case wire.Reset:
-		if old := m.byStream[c.Old]; old == nil {
+		if c.Old == m.cfg.Stream {
+			m.foundCopy(fx) // it noticed first
+		} else if old := m.byStream[c.Old]; old == nil {
 			m.closedReset(p, c, fx)
 		} else if old.site != p.site || old == p {
 			return Inconsistent

@@ -147,8 +147,8 @@ type Missed struct {
 	Known  bool
 
 	// Exact says that it is the Count events with the ordinals First to Last.
-	// Otherwise it is those, none if Count is 0, and perhaps others of the stream
-	// that come later.
+	// Otherwise it may be fewer, because some were sent before this instance began
+	// to listen, or more, of which nobody knows how many; Count may be 0.
 	Exact       bool
 	First, Last uint64
 	Count       uint64

@@ -97,7 +97,7 @@ func (m *Machine) settleJoin(now time.Time, fx *Effects) {
 		case waited >= baselineWait,
 			silent && p.lapsed && waited >= lapsedGrace,
 			silent && p.reported && waited >= helloGrace:
-			m.begin(now, p, p.report, fx)
+			m.begin(now, p, p.report, true, fx)
 		default:
 			joining++
 		}
@@ -127,8 +127,10 @@ func (m *Machine) joinNext() time.Time {
 }
 
 // begin sets p's baseline, once, and takes up the frames of it that were held.
-func (m *Machine) begin(now time.Time, p *peer, base site.Mark, fx *Effects) {
+// With guessed, base is not p's own word.
+func (m *Machine) begin(now time.Time, p *peer, base site.Mark, guessed bool, fx *Effects) {
 	p.window.begin(base)
+	p.guessed = guessed
 	p.state = peerOpen
 	m.ackSoon(now)
 	for _, f := range m.held.take(p.stream) {
@@ -190,7 +192,7 @@ func (m *Machine) state(now time.Time, p *peer, s wire.State, fx *Effects) {
 			}
 		}
 		if p.state == peerJoining {
-			m.begin(now, p, s.Mark, fx)
+			m.begin(now, p, s.Mark, false, fx)
 			m.settleJoin(now, fx)
 		}
 	}

@@ -13,10 +13,11 @@ import (
 // A peer is another stream: a sender whose frames we follow, and a receiver that
 // acknowledges ours.
 type peer struct {
-	site   site.ID
-	stream site.StreamID
-	state  peerState
-	lapsed bool // its lease had run out when its row was last read
+	site     site.ID
+	stream   site.StreamID
+	state    peerState
+	lapsed   bool // its lease had run out when its row was last read
+	newcomer bool // it registered after our snapshot
 
 	// As a sender.
 	window
@@ -109,14 +110,22 @@ func (m *Machine) isClosed(s site.StreamID) bool {
 // of them was missed.
 var unknownEnd = site.Mark{Frame: wire.MaxNumber, Next: wire.MaxNumber}
 
-// closedReset hears that a stream went on after its row was closed: somebody
-// closed the row of an instance that lived. What it said in between was dropped
-// here.
+// closedReset hears where a stream ended that is not followed here.
+//
+// If it was, it went on after its row was closed: somebody closed the row of an
+// instance that lived. What it said in between was dropped here. If it never
+// was, though its successor registered after we began, it registered after we
+// began too, and its row has been lost since, with a database that failed over:
+// whatever it said, nobody here was told.
 func (m *Machine) closedReset(p *peer, r wire.Reset, fx *Effects) {
 	end, closed := m.closed[r.Old]
 	switch {
+	case r.Old == m.send.old.stream:
 	case !closed:
 		m.rememberClosed(r.Old, unknownEnd)
+		if p.newcomer && r.Mark.Next > 0 {
+			m.missUncounted(p.site, r.Old, fx)
+		}
 	case r.Mark.Frame > end.Frame && r.Mark.Next >= end.Next:
 		m.closed[r.Old] = r.Mark
 		m.miss(&peer{site: p.site, stream: r.Old}, end.Next, r.Mark.Next, ReasonReset, fx)
@@ -146,7 +155,8 @@ func (m *Machine) Members(now time.Time, changed []site.Member, asked bool, fx *
 		p := m.byStream[row.Stream]
 		if p == nil {
 			p = m.addPeer(now, row, peerOpen)
-			m.begin(now, p, site.Mark{}, fx)
+			p.newcomer = true
+			m.begin(now, p, site.Mark{}, false, fx)
 		}
 		p.lapsed = row.Lapsed
 		if row.State == site.MemberOpen {
@@ -175,7 +185,7 @@ func (m *Machine) Members(now time.Time, changed []site.Member, asked bool, fx *
 func (m *Machine) endPeer(now time.Time, p *peer, mark site.Mark, why Reason, fx *Effects) {
 	if p.state == peerJoining {
 		// Whatever it sent, it sent before we were in step.
-		m.begin(now, p, later(p.report, mark), fx)
+		m.begin(now, p, later(p.report, mark), false, fx)
 	}
 	m.exists(now, p, mark, fx)
 	p.state, p.counts, p.ended = peerClosing, false, why

@@ -142,8 +142,19 @@ func (m *Machine) miss(p *peer, ord, next uint64, why Reason, fx *Effects) {
 // giveUp ends p's oldest gap: its events are missed, and what waited for them
 // waits no longer.
 func (m *Machine) giveUp(p *peer, why Reason, fx *Effects) {
-	g := p.window.giveUp()
+	g, from := p.window.giveUp(), len(fx.Items)
 	m.miss(p, m.killParts(p, g, why, fx), g.next, why, fx)
+	g.blur(fx.Items[from:])
+}
+
+// blur takes the misses of g for approximate if some of them may concern what
+// was sent before this instance began to listen.
+func (g *gap) blur(items []Item) {
+	for i := range items {
+		if items[i].Missed != nil && g.old {
+			items[i].Missed.Exact = false
+		}
+	}
 }
 
 // expire gives up every gap that has been open for too long.

@@ -160,7 +160,7 @@ func (m *Machine) Repair(now time.Time) RepairState {
 // gone gives up what p cannot repair any more.
 func (m *Machine) gone(now time.Time, p *peer, g wire.Gone, fx *Effects) Verdict {
 	for i := p.from(g.Frames.First); i < len(p.gaps) && p.gaps[i].first <= g.Frames.Last; i = p.from(g.Frames.First) {
-		lost := p.gaps[i]
+		lost, from := p.gaps[i], len(fx.Items)
 		if lost.first < g.Frames.First {
 			lost.first, lost.ord = g.Frames.First, g.FirstOrdinal
 		}
@@ -176,6 +176,7 @@ func (m *Machine) gone(now time.Time, p *peer, g wire.Gone, fx *Effects) Verdict
 		p.cut(i, lost.first, lost.last, lost.ord, lost.next)
 		p.lose(lost.first, lost.last)
 		m.missRuns(p, m.killParts(p, lost, ReasonEvicted, fx), lost.next, g, fx)
+		lost.blur(fx.Items[from:])
 		m.release(p, fx)
 	}
 	p.prune()

@@ -32,8 +32,26 @@ func (m *Machine) Echo(h wire.Header, frame []byte) bool {
 // shows that another process has the same memory: a virtual machine was copied
 // while it ran, or a process was restored from a snapshot.
 func (m *Machine) Own(h wire.Header, frame []byte, fx *Effects) {
-	if !m.cloned && !m.Echo(h, frame) {
-		m.cloned, fx.Cloned = true, true
+	if !m.Echo(h, frame) {
+		m.foundCopy(fx)
+	}
+}
+
+// foundCopy gives up the own stream, because another process speaks in it. What
+// that one raised cannot be told from echoes, so it is missed.
+func (m *Machine) foundCopy(fx *Effects) {
+	if m.cloned {
+		return
+	}
+	m.cloned, fx.Cloned = true, true
+	m.missUncounted(m.cfg.Site, m.cfg.Stream, fx)
+}
+
+// missUncounted tells that events of a stream may be missed, nobody knows how
+// many.
+func (m *Machine) missUncounted(s site.ID, stream site.StreamID, fx *Effects) {
+	if m.subscribes() {
+		fx.Items = append(fx.Items, Item{Site: s, Stream: stream, Missed: &Missed{Site: s, Stream: stream, Reason: ReasonReset}})
 	}
 }
 

@@ -17,9 +17,10 @@ import (
 // Every position is a pair of frame number and event ordinal, so a gap lies
 // between two known ordinals and what is missing can be counted exactly.
 type window struct {
-	base site.Mark // where this instance began to listen; fixed once set
-	high site.Mark // highest position known to exist
-	gaps []gap     // invariant: disjoint, ascending, within (base, high], since ascending too
+	base    site.Mark // where this instance began to listen; fixed once set
+	guessed bool      // its sender did not tell base: what follows may have been sent before
+	high    site.Mark // highest position known to exist
+	gaps    []gap     // invariant: disjoint, ascending, within (base, high], since ascending too
 
 	// lost remembers the last runs given up, to tell late frames from duplicates.
 	lost  [32]run
@@ -33,6 +34,7 @@ type gap struct {
 	first, last uint64
 	ord, next   uint64
 	since       time.Time // when the gap was noticed; kept when it is split
+	old         bool      // some of it may have been sent before this instance began to listen
 	asking
 }
 
@@ -80,7 +82,8 @@ func (w *window) miss(now time.Time, to site.Mark) {
 	if n := len(w.gaps); n > 0 && w.full() && w.gaps[n-1].last == w.high.Frame {
 		w.gaps[n-1].last, w.gaps[n-1].next = to.Frame, to.Next
 	} else {
-		w.gaps = append(w.gaps, gap{first: w.high.Frame + 1, last: to.Frame, ord: w.high.Next, next: to.Next, since: now})
+		w.gaps = append(w.gaps, gap{first: w.high.Frame + 1, last: to.Frame, ord: w.high.Next, next: to.Next, since: now,
+			old: w.guessed && w.high == w.base})
 	}
 }
 
