@@ -90,7 +90,7 @@ bench: ## every benchmark of all modules
 	@for dir in $(MODULES); do go -C "$$dir" test -run='^$$' -bench='$(BENCH)' -benchmem -p=1 ./...; done
 
 .PHONY: chaos
-chaos: $(BIN)/chaos ## real processes in network namespaces, disturbed in every way (Linux, root)
+chaos: $(BIN)/chaos $(BIN)/carillon ## real processes in network namespaces, disturbed in every way (Linux, root)
 	@$(BIN)/chaos run -run='$(RUN)'
 
 .PHONY: soak
@@ -119,10 +119,12 @@ clean: ## removes bin/ and the results of go test that Go remembers
 $(BIN)/staticcheck: tools/go.mod tools/go.sum
 	@$(TOOLS) build -o $@ honnef.co/go/tools/cmd/staticcheck
 
-# Always built: it is made of the whole library.
-.PHONY: $(BIN)/chaos
+# Always built: they are made of the whole library.
+.PHONY: $(BIN)/chaos $(BIN)/carillon
 $(BIN)/chaos:
 	@go -C chaos build -buildvcs=false -o $@ .
+$(BIN)/carillon:
+	@go -C cmd build -buildvcs=false -o $@ ./carillon
 
 $(BIN)/testall: tools/go.mod $(wildcard tools/testall/*.go)
 	@$(TOOLS) build -buildvcs=false -o $@ ./testall

@@ -5,7 +5,7 @@
 // judged. It needs Linux and root.
 //
 //	chaos list
-//	chaos run [-run REGEXP] [-scale F] [-parallel N] [-seed N] [-keep FOLDER]
+//	chaos run [-run REGEXP] [-scale F] [-parallel N] [-program PATH] [-seed N] [-keep FOLDER]
 //	chaos soak [-minutes F] [-publish FOLDER] [-seed N] [-keep FOLDER]
 //
 // The exit status is 0 if nothing was violated, 1 if something was, 2 if
@@ -59,6 +59,7 @@ type settings struct {
 	seed     uint64
 	scale    float64
 	parallel int
+	program  string
 	minutes  float64
 	publish  string
 }
@@ -77,6 +78,7 @@ func command(ctx context.Context, args []string, out io.Writer) (good bool, err 
 	flags.Uint64Var(&set.seed, "seed", 0, "for what is decided by chance; 0: one is drawn")
 	flags.StringVar(&set.run, "run", "", "run: `regexp` that selects scenarios by name; empty: all")
 	flags.Float64Var(&set.scale, "scale", 1, "run: factor by which events are raised for longer")
+	flags.StringVar(&set.program, "program", "", "run: `path` of the program carillon; empty: beside this one")
 	flags.IntVar(&set.parallel, "parallel", 2, "run: scenarios played at a time")
 	flags.Float64Var(&set.minutes, "minutes", 30, "soak: how long faults come")
 	flags.StringVar(&set.publish, "publish", "", "soak: `folder` of the documentation, for a graph and a summary; empty: none")
@@ -85,6 +87,13 @@ func command(ctx context.Context, args []string, out io.Writer) (good bool, err 
 	}
 	if set.seed == 0 {
 		set.seed = rand.Uint64N(1 << 32)
+	}
+	if set.program == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return false, err
+		}
+		set.program = filepath.Join(filepath.Dir(self), "carillon")
 	}
 	switch args[0] {
 	case "list":
@@ -136,7 +145,9 @@ func runAll(ctx context.Context, out io.Writer, set settings) (good bool, err er
 		places <- struct{}{}
 		all.Go(func() {
 			defer func() { <-places }()
-			o, err := scenario.Run(ctx, s, filepath.Join(set.keep, fmt.Sprintf("%d-%s", os.Getpid(), s.Name)), set.seed)
+			o, err := scenario.Run(ctx, s, scenario.Options{
+				Folder: filepath.Join(set.keep, fmt.Sprintf("%d-%s", os.Getpid(), s.Name)), Seed: set.seed, Program: set.program,
+			})
 			printing.Lock()
 			defer printing.Unlock()
 			switch {

@@ -134,11 +134,17 @@ const (
 
 func (s *Scenario) settle() time.Duration { return s.Window + heartbeat + slack }
 
-// Run plays s in folder, which is removed if the outcome is good. The error says why it could not
-// be played, which is nobody's fault but the harness's.
-func Run(ctx context.Context, s Scenario, folder string, seed uint64) (o *Outcome, err error) {
+// Options say how a scenario is played.
+type Options struct {
+	Folder  string // for histories and logs; it is removed if the outcome is good
+	Seed    uint64
+	Program string // path of the program carillon, which some scenarios run
+}
+
+// Run plays s. The error says why it could not be played, or not to its end.
+func Run(ctx context.Context, s Scenario, opt Options) (o *Outcome, err error) {
 	s = s.withDefaults()
-	began := time.Now()
+	began, folder := time.Now(), opt.Folder
 	o = &Outcome{Scenario: &s, Folder: folder, Drops: map[string]uint64{}}
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, err
@@ -147,7 +153,7 @@ func Run(ctx context.Context, s Scenario, folder string, seed uint64) (o *Outcom
 		return nil, fmt.Errorf("scenario: the folder %s has histories of another run; remove it", folder)
 	}
 	c, err := cluster.New(cluster.Config{
-		Instances: s.Instances, Hub: s.Hub, Database: s.Database, DiskBytes: s.DiskBytes, Seed: seed, Folder: folder, Look: s.Look,
+		Instances: s.Instances, Hub: s.Hub, Database: s.Database, DiskBytes: s.DiskBytes, Seed: opt.Seed, Folder: folder, Look: s.Look,
 		Options: worker.Options{
 			Provider: s.Provider, Bytes: s.Bytes, Ordered: s.Ordered, Lease: s.Lease, MissedAfter: s.Window,
 		},
@@ -155,7 +161,7 @@ func Run(ctx context.Context, s Scenario, folder string, seed uint64) (o *Outcom
 	if err != nil {
 		return nil, err
 	}
-	err = o.play(ctx, c, seed)
+	err = o.play(ctx, c, opt)
 	if closing := c.Close(); err == nil {
 		err = closing
 	}
@@ -174,7 +180,7 @@ func Run(ctx context.Context, s Scenario, folder string, seed uint64) (o *Outcom
 }
 
 // play plays the scenario up to the end of all processes.
-func (o *Outcome) play(ctx context.Context, c *cluster.Cluster, seed uint64) error {
+func (o *Outcome) play(ctx context.Context, c *cluster.Cluster, opt Options) error {
 	s := o.Scenario
 	if err := c.Start(ctx, c.Instances...); err != nil {
 		return err
@@ -184,7 +190,7 @@ func (o *Outcome) play(ctx context.Context, c *cluster.Cluster, seed uint64) err
 	}
 	load := time.Now()
 	if s.Play != nil {
-		stage := &Stage{Cluster: c, Scenario: s, ctx: ctx}
+		stage := &Stage{Cluster: c, Scenario: s, ctx: ctx, program: opt.Program, problem: o.problem}
 		s.Play(stage)
 		if stage.err != nil {
 			return stage.err

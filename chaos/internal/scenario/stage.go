@@ -20,8 +20,10 @@ type Stage struct {
 	*cluster.Cluster
 	Scenario *Scenario
 
-	ctx context.Context
-	err error
+	ctx     context.Context
+	err     error
+	program string // path of the program carillon
+	problem func(format string, args ...any)
 }
 
 // do does something unless something else has failed.

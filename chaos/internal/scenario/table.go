@@ -231,6 +231,10 @@ func Table() []Scenario {
 			Play:     rotate,
 			Expect:   []Expectation{NothingMissed, NoDropsBut("before-baseline")},
 		},
+		{
+			Name: "program", What: "The program carillon listens, raises, rotates the key and is killed, among instances at work, while 5 % is lost.",
+			Play: playProgram, Expect: []Expectation{NothingMissed, lost},
+		},
 	}
 	for i := range table {
 		table[i] = table[i].withDefaults()
