@@ -247,8 +247,11 @@ func (b *Broker) keyStatus(s *Status) {
 	s.Problems = append(s.Problems, k.trouble...)
 }
 
-// proofLabels keep the proofs of the two ends of a connection apart.
-var proofLabels = map[provider.Side]string{provider.Initiator: "initiator", provider.Acceptor: "acceptor"}
+// sides keep the proofs of the two ends of a connection apart.
+var sides = map[provider.Side]string{provider.Initiator: "initiator", provider.Acceptor: "acceptor"}
+
+// label says what is proven and by which end.
+func label(handshake string, side provider.Side) string { return handshake + " " + sides[side] }
 
 // providerKeys is what providers see of the keyring.
 type providerKeys struct{ b *Broker }
@@ -262,8 +265,8 @@ func (p providerKeys) Signing() (site.ID, site.KeyID) {
 }
 
 // Prove implements [provider.Keys].
-func (p providerKeys) Prove(s site.ID, k site.KeyID, side provider.Side, transcript []byte) ([32]byte, error) {
-	proof, err := p.b.opener.Prove(s, k, proofLabels[side], transcript)
+func (p providerKeys) Prove(s site.ID, k site.KeyID, handshake string, side provider.Side, transcript []byte) ([32]byte, error) {
+	proof, err := p.b.opener.Prove(s, k, label(handshake, side), transcript)
 	if err != nil {
 		return [32]byte{}, fmt.Errorf("%w: %w", provider.ErrKey, err)
 	}
@@ -271,8 +274,8 @@ func (p providerKeys) Prove(s site.ID, k site.KeyID, side provider.Side, transcr
 }
 
 // Verify implements [provider.Keys].
-func (p providerKeys) Verify(s site.ID, k site.KeyID, side provider.Side, transcript []byte, proof [32]byte) error {
-	switch err := p.b.opener.Verify(s, k, proofLabels[side], transcript, proof); {
+func (p providerKeys) Verify(s site.ID, k site.KeyID, handshake string, side provider.Side, transcript []byte, proof [32]byte) error {
+	switch err := p.b.opener.Verify(s, k, label(handshake, side), transcript, proof); {
 	case err == nil:
 		return nil
 	case errors.Is(err, seal.ErrProof):

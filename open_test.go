@@ -377,22 +377,23 @@ func TestEnv_ProvesAndVerifiesWithTheSitesKeys(t *testing.T) {
 
 		s, k := a.Signing()
 		transcript := []byte("transcript")
-		proof, err := a.Prove(s, k, provider.Initiator, transcript)
+		proof, err := a.Prove(s, k, "test v1", provider.Initiator, transcript)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.Verify(s, k, provider.Initiator, transcript, proof); err != nil {
+		if err := b.Verify(s, k, "test v1", provider.Initiator, transcript, proof); err != nil {
 			t.Errorf("a right proof: %v", err)
 		}
-		wantErr(t, "the other side's proof", b.Verify(s, k, provider.Acceptor, transcript, proof), provider.ErrProof)
-		wantErr(t, "another transcript", b.Verify(s, k, provider.Initiator, []byte("x"), proof), provider.ErrProof)
-		wantErr(t, "an unknown key", b.Verify(s, k+1, provider.Initiator, transcript, proof), provider.ErrKey)
-		wantErr(t, "an unknown site", b.Verify(site.ID{1}, k, provider.Initiator, transcript, proof), provider.ErrKey)
+		wantErr(t, "the other side's proof", b.Verify(s, k, "test v1", provider.Acceptor, transcript, proof), provider.ErrProof)
+		wantErr(t, "another handshake's proof", b.Verify(s, k, "test v2", provider.Initiator, transcript, proof), provider.ErrProof)
+		wantErr(t, "another transcript", b.Verify(s, k, "test v1", provider.Initiator, []byte("x"), proof), provider.ErrProof)
+		wantErr(t, "an unknown key", b.Verify(s, k+1, "test v1", provider.Initiator, transcript, proof), provider.ErrKey)
+		wantErr(t, "an unknown site", b.Verify(site.ID{1}, k, "test v1", provider.Initiator, transcript, proof), provider.ErrKey)
 		os, ok := other.Signing()
-		if _, err := a.Prove(os, ok, provider.Acceptor, transcript); err != nil {
+		if _, err := a.Prove(os, ok, "test v1", provider.Acceptor, transcript); err != nil {
 			t.Errorf("with the key of another site that is accepted: %v", err)
 		}
-		_, err = narrow.Prove(os, ok, provider.Acceptor, transcript)
+		_, err = narrow.Prove(os, ok, "test v1", provider.Acceptor, transcript)
 		wantErr(t, "with the key of a site that is not accepted", err, provider.ErrKey)
 	})
 }

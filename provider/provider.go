@@ -160,13 +160,15 @@ type Keys interface {
 	// Signing returns the key that this instance signs with.
 	Signing() (site.ID, site.KeyID)
 
-	// Prove returns a MAC over the side and the transcript under the key named.
+	// Prove returns a MAC over the handshake, the side and the transcript under the key named.
+	// handshake is its name and version, as in "tcp v1", so that what one provider
+	// proves is never taken for the proof of another.
 	// [ErrKey] means that no such key may be used, or that its site is not accepted.
-	Prove(s site.ID, k site.KeyID, side Side, transcript []byte) ([32]byte, error)
+	Prove(s site.ID, k site.KeyID, handshake string, side Side, transcript []byte) ([32]byte, error)
 
 	// Verify reports in constant time whether proof is what Prove returns on the
 	// other end: nil, or [ErrKey], or [ErrProof].
-	Verify(s site.ID, k site.KeyID, side Side, transcript []byte, proof [32]byte) error
+	Verify(s site.ID, k site.KeyID, handshake string, side Side, transcript []byte, proof [32]byte) error
 }
 
 var (

@@ -338,12 +338,12 @@ type proofs struct {
 
 func (p proofs) Signing() (site.ID, site.KeyID) { return p.f.Site, p.f.Key }
 
-func (p proofs) Prove(s site.ID, k site.KeyID, side provider.Side, transcript []byte) ([32]byte, error) {
-	return p.o.Prove(s, k, map[provider.Side]string{provider.Initiator: "initiator", provider.Acceptor: "acceptor"}[side], transcript)
+func (p proofs) Prove(s site.ID, k site.KeyID, handshake string, side provider.Side, transcript []byte) ([32]byte, error) {
+	return p.o.Prove(s, k, handshake+map[provider.Side]string{provider.Initiator: " initiator", provider.Acceptor: " acceptor"}[side], transcript)
 }
 
-func (p proofs) Verify(s site.ID, k site.KeyID, side provider.Side, transcript []byte, proof [32]byte) error {
-	want, err := p.Prove(s, k, side, transcript)
+func (p proofs) Verify(s site.ID, k site.KeyID, handshake string, side provider.Side, transcript []byte, proof [32]byte) error {
+	want, err := p.Prove(s, k, handshake, side, transcript)
 	if err != nil || want != proof {
 		return provider.ErrProof
 	}

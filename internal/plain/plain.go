@@ -231,9 +231,9 @@ func Handshake(sites []Site, hello, answer, exporter, first, second []byte) (rea
 		transcript = append(append(transcript, 1), exporter...)
 	}
 	k := find(sites, site, key)
-	_, initiator := Derive(k, site, "proof", []byte("initiator"))
+	_, initiator := Derive(k, site, "proof", []byte("tcp v1 initiator"))
 	hold(hmac.Equal(mac(initiator, []byte("carillon proof v1\x00"), transcript), first), "proof")
-	_, acceptor := Derive(k, site, "proof", []byte("acceptor"))
+	_, acceptor := Derive(k, site, "proof", []byte("tcp v1 acceptor"))
 	hold(hmac.Equal(mac(acceptor, []byte("carillon proof v1\x00"), transcript, first), second), "proof")
 	return map[string]any{
 		"site": hex.EncodeToString(site[:]), "key": key, "initiator": hex.EncodeToString(ours[:]),

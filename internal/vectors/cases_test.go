@@ -522,8 +522,8 @@ func (c *cases) derivations() {
 		{name: "a secret of zeros", key: with(hmacKey(), func(k *Key) { k.TestSecret = zeros(32) }), site: ourSite, stream: stream},
 		{name: "a proof", key: hmacKey(), site: ourSite, label: "example"},
 		{name: "a proof, suite 2", key: gcmKey(), site: ourSite, label: "example"},
-		{name: "a proof of who dialled", key: hmacKey(), site: ourSite, label: "initiator"},
-		{name: "a proof of who listened", key: hmacKey(), site: ourSite, label: "acceptor"},
+		{name: "a proof of who dialled", key: hmacKey(), site: ourSite, label: "tcp v1 initiator"},
+		{name: "a proof of who listened", key: hmacKey(), site: ourSite, label: "tcp v1 acceptor"},
 	} {
 		v := Vector{Name: "derivation: " + d.name, Kind: "derivation", Rule: "HKDF-SHA-256", Sites: []Site{{ID: d.site[:], LowestVersion: 1, Keys: []Key{d.key}}}}
 		v.Site, v.Key, v.Use, v.Stream = d.site[:], d.key.ID, "frame", d.stream[:]
@@ -577,7 +577,7 @@ func (c *cases) handshakes() {
 		return parts{
 			hello:  join([]byte("CRLT"), raw(1, 0, 0, 0), id(ourSite), raw(0, 0, 0, hmacKeyID), id(stream), id(peer), nonce(0x40)),
 			answer: join([]byte("CRLT"), raw(1, 0, 0, 0), id(peer), nonce(0x80)),
-			keys:   [2][]byte{proofKey(hmacKey(), ourSite, "initiator"), proofKey(hmacKey(), ourSite, "acceptor")},
+			keys:   [2][]byte{proofKey(hmacKey(), ourSite, "tcp v1 initiator"), proofKey(hmacKey(), ourSite, "tcp v1 acceptor")},
 			sites:  []Site{siteOf(hmacKey())},
 		}
 	}
@@ -614,7 +614,7 @@ func (c *cases) handshakes() {
 	add("under suite 2", "proofs are HMACs under every suite", func(p *parts) {
 		p.sites = []Site{siteOf(gcmKey())}
 		p.hello[27] = gcmKeyID
-		p.keys = [2][]byte{proofKey(gcmKey(), ourSite, "initiator"), proofKey(gcmKey(), ourSite, "acceptor")}
+		p.keys = [2][]byte{proofKey(gcmKey(), ourSite, "tcp v1 initiator"), proofKey(gcmKey(), ourSite, "tcp v1 acceptor")}
 	}, nil)
 	bad("hello with another magic", "the magic is CRLT", "handshake", func(p *parts) { p.hello[3] = 'N' })
 	bad("answer with another magic", "the magic is CRLT", "handshake", func(p *parts) { p.answer[3] = 'N' })

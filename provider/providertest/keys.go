@@ -23,21 +23,22 @@ type keys struct {
 
 func (k keys) Signing() (site.ID, site.KeyID) { return k.site, k.key }
 
-func (k keys) Prove(s site.ID, id site.KeyID, side provider.Side, transcript []byte) ([32]byte, error) {
+func (k keys) Prove(s site.ID, id site.KeyID, handshake string, side provider.Side, transcript []byte) ([32]byte, error) {
 	if s != k.site || id != k.key {
 		return [32]byte{}, provider.ErrKey
 	}
-	// Fields of fixed width come before the transcript, so no two inputs collide.
+	// Every field before the transcript has a fixed width or says how long it is, so no two inputs collide.
 	m := hmac.New(sha256.New, k.secret)
 	m.Write(s[:])
 	m.Write(binary.BigEndian.AppendUint32(nil, uint32(id)))
-	m.Write([]byte{byte(side)})
+	m.Write([]byte{byte(side), byte(len(handshake))})
+	m.Write([]byte(handshake))
 	m.Write(transcript)
 	return [32]byte(m.Sum(nil)), nil
 }
 
-func (k keys) Verify(s site.ID, id site.KeyID, side provider.Side, transcript []byte, proof [32]byte) error {
-	want, err := k.Prove(s, id, side, transcript)
+func (k keys) Verify(s site.ID, id site.KeyID, handshake string, side provider.Side, transcript []byte, proof [32]byte) error {
+	want, err := k.Prove(s, id, handshake, side, transcript)
 	if err != nil {
 		return err
 	}

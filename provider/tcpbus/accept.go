@@ -153,10 +153,10 @@ func (p *Provider) receive(raw *net.TCPConn) error {
 		return err
 	}
 	seen := transcript(first, second, binding)
-	if err := p.env.Keys.Verify(theirs.site, theirs.key, provider.Initiator, seen, [proofLen]byte(proof)); err != nil {
+	if err := p.env.Keys.Verify(theirs.site, theirs.key, handshakeName, provider.Initiator, seen, [proofLen]byte(proof)); err != nil {
 		return refuse(proofReason(err), fmt.Errorf("key %d of site %v: %w", theirs.key, theirs.site, err))
 	}
-	reply, err := p.env.Keys.Prove(theirs.site, theirs.key, provider.Acceptor, append(seen, proof...))
+	reply, err := p.env.Keys.Prove(theirs.site, theirs.key, handshakeName, provider.Acceptor, append(seen, proof...))
 	if err != nil {
 		return refuse(ReasonKey, fmt.Errorf("key %d of site %v: %w", theirs.key, theirs.site, err))
 	}

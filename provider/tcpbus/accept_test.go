@@ -55,7 +55,7 @@ func (c *caller) hello() []byte {
 
 func (c *caller) prove(seen []byte) [32]byte {
 	c.t.Helper()
-	proof, err := c.keys.Prove(c.h.site, c.h.key, provider.Initiator, seen)
+	proof, err := c.keys.Prove(c.h.site, c.h.key, handshakeName, provider.Initiator, seen)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func (c *caller) connect() {
 	proof := c.prove(seen)
 	c.write(proof[:])
 	reply := [32]byte(c.read(proofLen))
-	if err := c.keys.Verify(c.h.site, c.h.key, provider.Acceptor, append(seen, proof[:]...), reply); err != nil {
+	if err := c.keys.Verify(c.h.site, c.h.key, handshakeName, provider.Acceptor, append(seen, proof[:]...), reply); err != nil {
 		c.t.Fatalf("the proof that came back: %v", err)
 	}
 }
@@ -190,7 +190,7 @@ func TestAccept_RefusesWrongProofs(t *testing.T) {
 			return c.prove(seen)
 		}, ReasonProof},
 		{"as acceptor", func(c *caller, seen []byte) [32]byte {
-			proof, _ := c.keys.Prove(c.h.site, c.h.key, provider.Acceptor, seen)
+			proof, _ := c.keys.Prove(c.h.site, c.h.key, handshakeName, provider.Acceptor, seen)
 			return proof
 		}, ReasonProof},
 		{"of another hello", func(c *caller, seen []byte) [32]byte {

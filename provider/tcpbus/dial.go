@@ -244,7 +244,7 @@ func (p *Provider) initiate(ctx context.Context, t *target, address string, raw 
 		return refusef(ReasonOtherStream, "stream %v answered, %v was expected", theirs.stream, t.expected)
 	}
 	seen := transcript(first, second, binding)
-	proof, err := p.env.Keys.Prove(ours.site, ours.key, provider.Initiator, seen)
+	proof, err := p.env.Keys.Prove(ours.site, ours.key, handshakeName, provider.Initiator, seen)
 	if err != nil {
 		return refuse(ReasonKey, fmt.Errorf("key %d of site %v: %w", ours.key, ours.site, err))
 	}
@@ -264,7 +264,7 @@ func (p *Provider) exchangeProofs(stream net.Conn, ours hello, seen []byte, proo
 	if err != nil {
 		return err
 	}
-	if err := p.env.Keys.Verify(ours.site, ours.key, provider.Acceptor, append(seen, proof[:]...), [proofLen]byte(b)); err != nil {
+	if err := p.env.Keys.Verify(ours.site, ours.key, handshakeName, provider.Acceptor, append(seen, proof[:]...), [proofLen]byte(b)); err != nil {
 		return refuse(ReasonProof, fmt.Errorf("what answered does not hold key %d of site %v: %w", ours.key, ours.site, err))
 	}
 	return nil

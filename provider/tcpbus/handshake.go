@@ -25,6 +25,7 @@ import (
 const (
 	magic            = "CRLT"
 	handshakeVersion = 1
+	handshakeName    = "tcp v1" // keeps its proofs apart from those of other handshakes
 
 	helloLen    = 92
 	answerLen   = 56

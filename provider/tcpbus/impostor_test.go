@@ -88,7 +88,7 @@ func TestDial_RefusesImpostors(t *testing.T) {
 		{"proof without our proof", func(nc net.Conn, hello []byte) {
 			nc.Write(valid.encode())
 			io.ReadFull(nc, make([]byte, proofLen))
-			proof, _ := testKeys().Prove(testSite, testKey, provider.Acceptor, transcript(hello, valid.encode(), nil))
+			proof, _ := testKeys().Prove(testSite, testKey, handshakeName, provider.Acceptor, transcript(hello, valid.encode(), nil))
 			nc.Write(proof[:])
 			io.Copy(io.Discard, nc)
 		}, ReasonProof},
@@ -96,7 +96,7 @@ func TestDial_RefusesImpostors(t *testing.T) {
 			nc.Write(valid.encode())
 			proof := make([]byte, proofLen)
 			io.ReadFull(nc, proof)
-			mine, _ := wrongKeys().Prove(testSite, testKey, provider.Acceptor, append(transcript(hello, valid.encode(), nil), proof...))
+			mine, _ := wrongKeys().Prove(testSite, testKey, handshakeName, provider.Acceptor, append(transcript(hello, valid.encode(), nil), proof...))
 			nc.Write(mine[:])
 			io.Copy(io.Discard, nc)
 		}, ReasonProof},

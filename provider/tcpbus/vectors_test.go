@@ -61,10 +61,10 @@ func readVector(t *testing.T, v vectors.Vector) (read map[string]any, refused st
 	}
 	o := openerOf(t, v.Sites)
 	seen := transcript(v.Hello, v.Answer, v.Exporter)
-	if err := o.Verify(h.site, h.key, "initiator", seen, [proofLen]byte(v.InitiatorProof)); err != nil {
+	if err := o.Verify(h.site, h.key, "tcp v1 initiator", seen, [proofLen]byte(v.InitiatorProof)); err != nil {
 		return nil, wordOf(err)
 	}
-	if err := o.Verify(h.site, h.key, "acceptor", append(seen, v.InitiatorProof...), [proofLen]byte(v.AcceptorProof)); err != nil {
+	if err := o.Verify(h.site, h.key, "tcp v1 acceptor", append(seen, v.InitiatorProof...), [proofLen]byte(v.AcceptorProof)); err != nil {
 		return nil, wordOf(err)
 	}
 	id := func(b [16]byte) string { return hex.EncodeToString(b[:]) }
