@@ -138,8 +138,8 @@ func (w *window) observe(now time.Time, number, ord, count uint64) Verdict {
 	if ord < g.ord || end > g.next || (number == g.first && ord != g.ord) || (number == g.last && end != g.next) {
 		return Inconsistent
 	}
-	if number > g.first && number < g.last && w.full() {
-		return Full // it would split the gap
+	if w.full() && number > g.first && (number < g.last || number == w.high.Frame) {
+		return Full // it would split the gap, or make room for another above it
 	}
 	w.cut(i, number, number, ord, end)
 	return Accepted
