@@ -135,8 +135,8 @@ func (d *Database) readMembers(ctx context.Context, c *conn, which string, args 
 			Addresses:   decodeAddresses(addresses.String),
 			State:       site.MemberState(state.Int64),
 			Mark:        site.Mark{Frame: uint64(frame.Int64), Next: uint64(next.Int64)},
-			Verifies:    uint64(verifies.Int64),
-			Signs:       uint64(signs.Int64),
+			Verifies:    uint64(max(0, verifies.Int64)),
+			Signs:       uint64(max(0, signs.Int64)),
 			Joined:      time.UnixMilli(joined.Int64),
 			Seen:        time.UnixMilli(seen.Int64),
 			Lapsed:      lease.Int64 < now,
@@ -146,6 +146,10 @@ func (d *Database) readMembers(ctx context.Context, c *conn, which string, args 
 		}
 		m.Stream, m.Site = site.StreamID(stream), site.ID(in)
 		copy(m.Witness[:], witness)
+		if m.Mark.Check() != nil {
+			// Whoever wrote that, everybody would miss what never was.
+			m.Mark = site.Mark{}
+		}
 		v.Members = append(v.Members, m)
 	}
 	if err := rows.Err(); err != nil {
