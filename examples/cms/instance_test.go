@@ -31,7 +31,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 
 // A testSite is several instances in this process.
 type testSite struct {
-	t         *testing.T
+	t         testing.TB
 	file      string
 	sites     site.Database
 	bus       *membus.Bus
@@ -41,7 +41,7 @@ type testSite struct {
 	reports []Report
 }
 
-func newSite(t *testing.T, n int) *testSite {
+func newSite(t testing.TB, n int) *testSite {
 	t.Helper()
 	s := &testSite{t: t, file: filepath.Join(t.TempDir(), "site.db"), sites: memsite.New(time.Now), bus: membus.New()}
 	if err := Prepare(t.Context(), openDB(t, s.file)); err != nil {

@@ -14,7 +14,7 @@ import (
 )
 
 // openDB opens a pool of its own on the file, as another process would.
-func openDB(t *testing.T, file string) *sql.DB {
+func openDB(t testing.TB, file string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("sqlite", DSN(file))
 	if err != nil {
