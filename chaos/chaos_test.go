@@ -47,7 +47,7 @@ func TestScenarios_KeepThePromise(t *testing.T) {
 		s.Load, s.Rate = 4*time.Second, 200
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
-			o, err := scenario.Run(t.Context(), s, scenario.Options{Folder: t.TempDir(), Seed: 1})
+			o, err := scenario.Run(t.Context(), s, scenario.Options{Keep: filepath.Join(t.TempDir(), "kept"), Seed: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -65,12 +65,12 @@ func TestScenarios_KeepThePromise(t *testing.T) {
 // A judge that finds nothing wrong must be able to.
 func TestRun_SeesWhatIsWrongWithAHistory(t *testing.T) {
 	labtest.Need(t)
-	folder := t.TempDir()
+	folder := filepath.Join(t.TempDir(), "kept")
 	kept := errors.New("so that the histories are kept")
 	o, err := scenario.Run(t.Context(), scenario.Scenario{
 		Name: "short", Instances: 2, Load: time.Second, Rate: 100, Window: time.Second,
 		Expect: []scenario.Expectation{func(*scenario.Outcome) error { return kept }},
-	}, scenario.Options{Folder: folder, Seed: 1})
+	}, scenario.Options{Keep: folder, Seed: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func TestRun_NoticesAProcessThatDies(t *testing.T) {
 				t.Error(err)
 			}
 		},
-	}, scenario.Options{Folder: t.TempDir(), Seed: 1})
+	}, scenario.Options{Keep: filepath.Join(t.TempDir(), "kept"), Seed: 1})
 	if err == nil || !strings.Contains(err.Error(), "run 2 ended with signal: killed") {
 		t.Errorf("Run says %v", err)
 	}

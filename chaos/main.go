@@ -146,7 +146,7 @@ func runAll(ctx context.Context, out io.Writer, set settings) (good bool, err er
 		all.Go(func() {
 			defer func() { <-places }()
 			o, err := scenario.Run(ctx, s, scenario.Options{
-				Folder: filepath.Join(set.keep, fmt.Sprintf("%d-%s", os.Getpid(), s.Name)), Seed: set.seed, Program: set.program,
+				Keep: filepath.Join(set.keep, fmt.Sprintf("%d-%s", os.Getpid(), s.Name)), Seed: set.seed, Program: set.program,
 			})
 			printing.Lock()
 			defer printing.Unlock()

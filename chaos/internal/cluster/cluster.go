@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -28,7 +29,6 @@ type Config struct {
 	DiskBytes int // see database.Open
 	Options   worker.Options
 	Seed      uint64
-	Folder    string // for histories and logs; it must exist
 
 	// Look, if set, is called about ten times a second while Wait waits.
 	Look func(*Cluster)
@@ -47,6 +47,7 @@ type Cluster struct {
 	Database  *database.Database
 	Instances []*Instance
 	Random    *rand.Rand // seeded
+	Folder    string     // histories and logs; it is removed with the laboratory
 
 	journal  *history.Writer
 	troubles []error // processes that ended and should not have, and what could not be written
@@ -66,14 +67,18 @@ type Instance struct {
 // New makes a cluster whose instances do not run yet.
 func New(cfg Config) (_ *Cluster, err error) {
 	c := &Cluster{Config: cfg, Random: rand.New(rand.NewPCG(cfg.Seed, 1))}
-	if c.journal, err = history.Append(filepath.Join(cfg.Folder, "harness.history")); err != nil {
+	if c.Lab, err = lab.New(lab.Config{Nodes: cfg.Instances, Hub: cfg.Hub, Seed: cfg.Seed}); err != nil {
 		return nil, err
 	}
-	if c.Lab, err = lab.New(lab.Config{Nodes: cfg.Instances, Hub: cfg.Hub, Seed: cfg.Seed}); err != nil {
-		return nil, errors.Join(err, c.journal.Close())
+	c.Folder = filepath.Join(c.Lab.Folder, "histories")
+	if err := os.Mkdir(c.Folder, 0o755); err != nil {
+		return nil, errors.Join(err, c.Lab.Close())
+	}
+	if c.journal, err = history.Append(filepath.Join(c.Folder, "harness.history")); err != nil {
+		return nil, errors.Join(err, c.Lab.Close())
 	}
 	if c.Database, err = database.Open(c.Lab, cfg.Database, cfg.DiskBytes); err != nil {
-		return nil, errors.Join(err, c.Lab.Close(), c.journal.Close())
+		return nil, errors.Join(err, c.journal.Close(), c.Lab.Close())
 	}
 	for _, n := range c.Lab.Nodes {
 		c.Instances = append(c.Instances, &Instance{Node: n, cluster: c})
@@ -88,7 +93,7 @@ func (c *Cluster) Close() error {
 			in.process.kill()
 		}
 	}
-	return errors.Join(c.Database.Close(), c.Lab.Close(), c.journal.Close())
+	return errors.Join(c.Database.Close(), c.journal.Close(), c.Lab.Close())
 }
 
 // Start starts instances, all at once, and returns when they are in step.

@@ -21,8 +21,6 @@ import (
 	_ "modernc.org/sqlite"             // the driver sqlite
 
 	"github.com/carillon-go/carillon/chaos/internal/lab"
-	"github.com/carillon-go/carillon/site/keyring"
-	"github.com/carillon-go/carillon/site/sqlsite"
 )
 
 // A Kind is what database it is.
@@ -133,25 +131,6 @@ func (d *Database) Fill() (free func() error, err error) {
 	}
 	return func() error { return errors.Join(f.Close(), os.Remove(path)) }, nil
 }
-
-// Rotate rotates the key of a site to the end, from this process.
-func (d *Database) Rotate(ctx context.Context, siteName string, overlap time.Duration) error {
-	pool, err := sql.Open(d.Driver, d.own)
-	if err != nil {
-		return err
-	}
-	defer pool.Close()
-	db, err := sqlsite.New(pool)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	_, err = keyring.Rotate(ctx, db, siteName, keyring.Options{Overlap: overlap, Poll: 200 * time.Millisecond, Force: true, Patience: rotatePatience})
-	return err
-}
-
-// rotatePatience is for how long a rotation waits for an instance that was killed.
-const rotatePatience = 20 * time.Second
 
 type zeros struct{}
 

@@ -31,6 +31,7 @@ type server struct {
 	lab     *lab.Lab
 	driver  string
 	own     string // DSN for this process
+	data    string // folder of what it keeps
 	command func() *osexec.Cmd
 	atEnd   unix.Signal // when this process ends
 
@@ -82,6 +83,26 @@ func (s *server) kill() error {
 	s.cmd.Process.Kill() // it may have ended
 	<-s.ended
 	s.cmd = nil
+	return nil
+}
+
+// Backup copies what the server keeps. It must have been killed.
+func (d *Database) Backup() error { return d.copyData("", ".backup") }
+
+// RestoreBackup puts back what Backup copied. The server must have been killed.
+func (d *Database) RestoreBackup() error { return d.copyData(".backup", "") }
+
+func (d *Database) copyData(from, to string) error {
+	if d.server == nil || d.server.cmd != nil {
+		return errors.New("database: only the data of a server that was killed can be copied")
+	}
+	from, to = d.server.data+from, d.server.data+to
+	if err := os.RemoveAll(to); err != nil {
+		return err
+	}
+	if out, err := osexec.Command("cp", "-a", from, to).CombinedOutput(); err != nil { // owners and modes too
+		return fmt.Errorf("database: copy %s: %w: %s", from, err, out)
+	}
 	return nil
 }
 
@@ -152,7 +173,7 @@ func openPostgres(l *lab.Lab) (*Database, error) {
 		return nil, err
 	}
 	s := &server{
-		lab: l, driver: "pgx", own: postgresDSN(dir, "postgres"), atEnd: unix.SIGQUIT,
+		lab: l, driver: "pgx", own: postgresDSN(dir, "postgres"), data: data, atEnd: unix.SIGQUIT,
 		command: func() *osexec.Cmd {
 			// Without fsync it survives a kill all the same: the kernel lives on.
 			cmd := osexec.Command(postgres, "-D", data, "-k", dir, "-c", "listen_addresses="+l.DatabaseAddr().String(),
@@ -192,7 +213,7 @@ func openMariaDB(l *lab.Lab) (*Database, error) {
 		return nil, err
 	}
 	s := &server{
-		lab: l, driver: "mysql", own: mariaDSN("unix", socket, "root", ""), atEnd: unix.SIGKILL,
+		lab: l, driver: "mysql", own: mariaDSN("unix", socket, "root", ""), data: data, atEnd: unix.SIGKILL,
 		command: func() *osexec.Cmd {
 			cmd := osexec.Command(mariadbd, "--no-defaults", "--datadir="+data, "--bind-address="+l.DatabaseAddr().String(),
 				"--skip-networking=0", "--skip-name-resolve", "--socket="+socket, "--pid-file="+filepath.Join(dir, "pid"),

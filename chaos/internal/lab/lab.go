@@ -37,7 +37,7 @@ const MaxNodes = 200
 // A Lab is a number of nodes and what joins them. Its methods and those of its nodes are to be
 // used by one goroutine at a time.
 type Lab struct {
-	Folder string // for files; every user may pass through it
+	Folder string // for files, in memory; every user may pass through it
 	Nodes  []*Node
 
 	base    string // namespace of the bridges and of database servers
@@ -74,6 +74,11 @@ func New(cfg Config) (_ *Lab, err error) {
 	}()
 	if err := os.Mkdir(l.Folder, 0o711); err != nil {
 		return nil, err
+	}
+	// In memory, because a disk that others keep busy can make everything stand still for seconds,
+	// and then it is not the faults of this lab that are tried.
+	if err := unix.Mount("tmpfs", l.Folder, "tmpfs", 0, "mode=0711"); err != nil {
+		return nil, fmt.Errorf("lab: mount a file system in memory: %w", err)
 	}
 	for i := range cfg.Nodes {
 		l.Nodes = append(l.Nodes, &Node{
@@ -229,7 +234,7 @@ func (l *Lab) Close() error {
 	for _, n := range l.Nodes {
 		errs = append(errs, removeNamespace(n.Namespace))
 	}
-	errs = append(errs, removeNamespace(l.base), unmountBelow(l.Folder), os.RemoveAll(l.Folder))
+	errs = append(errs, removeNamespace(l.base), unmount(l.Folder), os.RemoveAll(l.Folder))
 	return errors.Join(errs...)
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -37,7 +38,7 @@ func sweep(whose func(owner) bool) error {
 	}
 	for _, path := range folders {
 		if o, ok := ownerOf(filepath.Base(path)); ok && whose(o) {
-			errs = append(errs, unmountBelow(path), os.RemoveAll(path))
+			errs = append(errs, unmount(path), os.RemoveAll(path))
 		}
 	}
 	return errors.Join(errs...)
@@ -63,16 +64,17 @@ func removeNamespace(name string) error {
 	return run("", "ip", "netns", "del", name)
 }
 
-// unmountBelow unmounts every file system that is mounted in folder.
-func unmountBelow(folder string) error {
+// unmount unmounts every file system that is mounted at folder or in it.
+func unmount(folder string) error {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for line := range strings.Lines(string(b)) {
+	lines := strings.Split(string(b), "\n")
+	for _, line := range slices.Backward(lines) { // what was mounted later lies above
 		const mountPoint = 4
-		if f := strings.Fields(line); len(f) > mountPoint && strings.HasPrefix(f[mountPoint], folder+"/") {
+		if f := strings.Fields(line); len(f) > mountPoint && (f[mountPoint] == folder || strings.HasPrefix(f[mountPoint], folder+"/")) {
 			errs = append(errs, unix.Unmount(f[mountPoint], unix.MNT_DETACH))
 		}
 	}

@@ -32,7 +32,7 @@ type Scenario struct {
 	Hub       bool          // packets pass the hub; without it, the kernel's bridge
 	Database  database.Kind // SQLite
 	DiskBytes int           // of the disk of a SQLite database; 0: no disk of its own
-	Provider  string        // "udp"
+	Provider  string        // "udp", "tcp" or both with a comma; "udp"
 	Ordered   bool          // the event is defined so
 	Rate      float64       // events a second, all instances together; 500
 	Bytes     int           // of the parameter of an event; 200
@@ -62,9 +62,12 @@ type Outcome struct {
 	Verdict  history.Verdict
 	Network  lab.Done          // what was done to packets
 	Drops    map[string]uint64 // frames and events dropped by the library, by reason, of processes that lived to the end
+	Runs     int               // processes that ran
 	Problems []string          // whatever else is wrong
 	Took     time.Duration
 	Folder   string // histories and logs, if they are kept
+
+	Renumbered int // streams that instances took beside their first one
 }
 
 // Good reports whether nothing is wrong.
@@ -136,7 +139,7 @@ func (s *Scenario) settle() time.Duration { return s.Window + heartbeat + slack 
 
 // Options say how a scenario is played.
 type Options struct {
-	Folder  string // for histories and logs; it is removed if the outcome is good
+	Keep    string // folder for histories and logs if something is wrong; it must not exist
 	Seed    uint64
 	Program string // path of the program carillon, which some scenarios run
 }
@@ -144,16 +147,10 @@ type Options struct {
 // Run plays s. The error says why it could not be played, or not to its end.
 func Run(ctx context.Context, s Scenario, opt Options) (o *Outcome, err error) {
 	s = s.withDefaults()
-	began, folder := time.Now(), opt.Folder
-	o = &Outcome{Scenario: &s, Folder: folder, Drops: map[string]uint64{}}
-	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return nil, err
-	}
-	if old, err := filepath.Glob(filepath.Join(folder, "*.history")); err != nil || len(old) > 0 {
-		return nil, fmt.Errorf("scenario: the folder %s has histories of another run; remove it", folder)
-	}
+	began := time.Now()
+	o = &Outcome{Scenario: &s, Drops: map[string]uint64{}}
 	c, err := cluster.New(cluster.Config{
-		Instances: s.Instances, Hub: s.Hub, Database: s.Database, DiskBytes: s.DiskBytes, Seed: opt.Seed, Folder: folder, Look: s.Look,
+		Instances: s.Instances, Hub: s.Hub, Database: s.Database, DiskBytes: s.DiskBytes, Seed: opt.Seed, Look: s.Look,
 		Options: worker.Options{
 			Provider: s.Provider, Bytes: s.Bytes, Ordered: s.Ordered, Lease: s.Lease, MissedAfter: s.Window,
 		},
@@ -161,20 +158,25 @@ func Run(ctx context.Context, s Scenario, opt Options) (o *Outcome, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = o.play(ctx, c, opt)
-	if closing := c.Close(); err == nil {
-		err = closing
-	}
-	if err != nil {
-		return nil, fmt.Errorf("scenario %s: %w; logs are in %s", s.Name, err, folder)
-	}
-	if err := o.judge(); err != nil {
-		return nil, err
+	defer func() {
+		if closing := c.Close(); err == nil {
+			err = closing
+		}
+	}()
+	if err = o.play(ctx, c, opt); err == nil {
+		err = o.judge(c.Folder)
 	}
 	o.Took = time.Since(began)
-	if o.Good() {
-		o.Folder = ""
-		return o, os.RemoveAll(folder)
+	if err == nil && o.Good() {
+		return o, nil
+	}
+	if keeping := os.CopyFS(opt.Keep, os.DirFS(c.Folder)); keeping == nil {
+		o.Folder = opt.Keep
+	} else {
+		err = errors.Join(err, fmt.Errorf("keep the histories: %w", keeping))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("scenario %s: %w; histories and logs: %s", s.Name, err, o.Folder)
 	}
 	return o, nil
 }
@@ -241,8 +243,8 @@ func (o *Outcome) problem(format string, args ...any) {
 }
 
 // judge reads what was written down, and has it judged.
-func (o *Outcome) judge() error {
-	paths, err := filepath.Glob(filepath.Join(o.Folder, "*.history"))
+func (o *Outcome) judge(folder string) error {
+	paths, err := filepath.Glob(filepath.Join(folder, "*.history"))
 	if err != nil {
 		return err
 	}
@@ -253,10 +255,19 @@ func (o *Outcome) judge() error {
 			return err
 		}
 		files = append(files, records)
+		for i := range records {
+			if records[i].Kind == history.Renumbered {
+				o.Renumbered++
+			}
+		}
 	}
+	o.Runs = len(files) - 1 // the harness has one too
 	o.Verdict = history.Check(history.Merge(files...), o.Scenario.settle())
 	if o.Verdict.Raises == 0 || o.Verdict.Raised == 0 {
 		o.problem("nothing was raised, or nothing heard")
+	}
+	if o.Verdict.Pending > 0 && o.Runs == o.Scenario.Instances {
+		o.problem("%d events could not be judged, though all processes lived to the end", o.Verdict.Pending)
 	}
 	for _, e := range o.Scenario.Expect {
 		if err := e(o); err != nil {

@@ -78,7 +78,7 @@ func Run(ctx context.Context, out io.Writer, d time.Duration, seed uint64, folde
 			}
 		},
 		Expect: []scenario.Expectation{func(*scenario.Outcome) error { return r.flat() }},
-	}, scenario.Options{Folder: folder, Seed: seed})
+	}, scenario.Options{Keep: folder, Seed: seed})
 	r.Outcome = o
 	return r, err
 }

@@ -21,7 +21,7 @@ type Config struct {
 
 // Options are what the workers of a scenario have in common.
 type Options struct {
-	Provider string  // "udp" or "tcp"
+	Provider string  // "udp", "tcp", or both with a comma between
 	Bytes    int     // of the parameter of each event
 	Ordered  bool    // the event is defined so
 	Rate     float64 // events raised a second by each worker

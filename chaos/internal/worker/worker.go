@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -129,13 +130,13 @@ func join(ctx context.Context, cfg Config, reports *reporter) (*worker, error) {
 	}
 	w.diary.write(history.Record{Kind: history.Opening, Site: Application, Accepts: []string{"*"}})
 	for {
-		p, err := cfg.provider()
+		providers, err := cfg.providers()
 		if err != nil {
 			return nil, err
 		}
 		attempt, cancel := context.WithTimeout(ctx, openTimeout)
 		w.broker, err = carillon.Open(attempt, carillon.Config{
-			Application: Application, Server: cfg.Server, Database: db, Providers: []provider.Provider{p},
+			Application: Application, Server: cfg.Server, Database: db, Providers: providers,
 			Lease: cfg.Options.Lease, MissedAfter: cfg.Options.MissedAfter,
 			Logger: slog.New(slog.NewTextHandler(logFile, nil)),
 		})
@@ -164,15 +165,26 @@ func join(ctx context.Context, cfg Config, reports *reporter) (*worker, error) {
 	return w, nil
 }
 
-// provider makes the one that carries the events.
-func (c Config) provider() (provider.Provider, error) {
-	switch c.Options.Provider {
-	case "udp":
-		return udpbus.New(udpbus.Config{Interface: c.Interface})
-	case "tcp":
-		return tcpbus.New(tcpbus.Config{Listen: c.Addr + ":0"})
+// providers makes those that carry the events.
+func (c Config) providers() ([]provider.Provider, error) {
+	var all []provider.Provider
+	for name := range strings.SplitSeq(c.Options.Provider, ",") {
+		var p provider.Provider
+		var err error
+		switch name {
+		case "udp":
+			p, err = udpbus.New(udpbus.Config{Interface: c.Interface})
+		case "tcp":
+			p, err = tcpbus.New(tcpbus.Config{Listen: c.Addr + ":0"})
+		default:
+			err = fmt.Errorf("worker: there is no provider %q; choose udp, tcp, or udp,tcp", name)
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
 	}
-	return nil, fmt.Errorf("worker: there is no provider %q; choose udp or tcp", c.Options.Provider)
+	return all, nil
 }
 
 // work raises events and obeys until told to stop.
