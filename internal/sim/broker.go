@@ -43,9 +43,9 @@ func (n *broker) queue(from, in *instance, frame []byte) {
 		n.waiting[in] = append(n.waiting[in], frame)
 		return
 	}
-	n.deliver(n, in, frame, n.delay+time.Duration(n.random.Int64N(int64(n.jitter)+1)))
+	n.deliver(in, frame, n.delay+time.Duration(n.random.Int64N(int64(n.jitter)+1)))
 	if n.random.Float64() < n.again {
-		n.deliver(n, in, frame, 20*n.delay+time.Duration(n.random.Int64N(int64(time.Second))))
+		n.deliver(in, frame, 20*n.delay+time.Duration(n.random.Int64N(int64(time.Second))))
 	}
 }
 
@@ -53,7 +53,7 @@ func (n *broker) queue(from, in *instance, frame []byte) {
 func (n *broker) flush() {
 	for _, in := range n.joined {
 		for _, f := range n.waiting[in] {
-			n.deliver(n, in, f, n.delay)
+			n.deliver(in, f, n.delay)
 		}
 		delete(n.waiting, in)
 	}
@@ -72,7 +72,7 @@ func (n *broker) restart() {
 	for _, f := range slices.Clone(n.recent) {
 		for _, in := range n.joined {
 			if !in.dead {
-				n.deliver(n, in, f, n.delay+time.Duration(n.random.Int64N(int64(n.jitter)+1)))
+				n.deliver(in, f, n.delay+time.Duration(n.random.Int64N(int64(n.jitter)+1)))
 			}
 		}
 	}

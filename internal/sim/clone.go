@@ -5,6 +5,7 @@ import (
 
 	"github.com/carillon-go/carillon/internal/engine"
 	"github.com/carillon-go/carillon/internal/history"
+	"github.com/carillon-go/carillon/site"
 )
 
 // clone makes another process with the memory that in had at the beginning, as
@@ -32,6 +33,8 @@ func (in *instance) clone() {
 	c.cfg.Key, c.cfg.TrailerBytes = c.keys.active.ID, c.sealers[0].Trailer()
 	c.machine = engine.New(c.cfg)
 	c.revision, c.readAt = in.joinedRevision, in.w.now
+	c.rows = map[site.StreamID]site.Member{}
+	c.updateRows(in.joinedRows)
 	for _, n := range p.networks {
 		n.base().join(c)
 	}

@@ -73,7 +73,7 @@ func (n *datagram) fly(to *instance, frame []byte) {
 			f = bytes.Clone(frame)
 			f[n.random.IntN(len(f))] ^= 1 << n.random.IntN(8)
 		}
-		n.deliver(n, to, f, d)
+		n.deliver(to, f, d)
 		if n.double == 0 || n.random.Float64() >= n.double {
 			return
 		}

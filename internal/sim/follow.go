@@ -13,6 +13,7 @@ import (
 // to date.
 type followState struct {
 	revision  site.Revision
+	rows      map[site.StreamID]site.Member
 	asked     bool // the machine wants the member table read
 	gone      bool // the own row is gone, or the own stream not to be trusted
 	following bool // a round is under way
@@ -110,9 +111,12 @@ func (in *instance) readChanges(then func()) {
 			return
 		}
 		if len(snap.Sites) > 0 {
-			in.useSites(snap.Sites)
+			in.useSites(snap.Sites, snap.Now)
 		}
+		in.endKeys(snap.Now)
+		in.updateRows(snap.Members)
 		in.revision = snap.Revision
+		in.distrust()
 		in.machine.Members(now, in.foreign(snap.Members), asked, &in.fx)
 		in.effects()
 		then()
@@ -142,13 +146,20 @@ func (in *instance) foreign(rows []site.Member) []site.Member {
 	})
 }
 
+func (in *instance) updateRows(rows []site.Member) {
+	for _, r := range rows {
+		in.rows[r.Stream] = r
+	}
+}
+
 func (in *instance) renewIfDue(then func()) {
-	if in.w.now < in.renewAt {
+	if in.w.now < in.renewAt && !in.unsaid() {
 		then()
 		return
 	}
 	began := in.w.now
-	renewal := site.Renewal{Mark: in.machine.HandedMark(), Verifies: in.keys.generation, Signs: in.keys.signs, Lease: in.w.plan.Lease}
+	verifies, signs := in.claims()
+	renewal := site.Renewal{Mark: in.machine.HandedMark(), Verifies: verifies, Signs: signs, Lease: in.w.plan.Lease}
 	self := in.self
 	in.process.database.call(in, func(s *store, now time.Time) error { return s.renew(self, renewal, now) }, func(err error) {
 		switch {
@@ -193,7 +204,19 @@ func (in *instance) rejoinIfGone(then func()) {
 				then()
 				return
 			}
-			in.renumber(stream, then)
+			// Who rotated the key while there was no row did not wait for this
+			// instance, so the keys are read again.
+			var all []site.Site
+			db.read(in, func(s *store, _ time.Time) error {
+				all = append(all[:0], s.sites...)
+				return nil
+			}, func(err error) {
+				if err != nil || !in.useSites(all, time.Time{}) {
+					then()
+					return
+				}
+				in.renumber(stream, then)
+			})
 		})
 	})
 }

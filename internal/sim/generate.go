@@ -127,7 +127,7 @@ func (g *generator) network(name string) {
 	more := ""
 	switch kind {
 	case "datagram":
-		more = fmt.Sprintf(" frame-bytes=1200 reorder-delay=%v", pick(g, 0, delay))
+		more = fmt.Sprintf(" frame-bytes=1200 reorder-delay=%v%s", pick(g, 0, delay), pick(g, "", " shared-loss"))
 	case "broker":
 		idle := pick(g, time.Second, 3*time.Second)
 		g.p.Idle = max(g.p.Idle, idle)
@@ -154,8 +154,8 @@ func (g *generator) raises() {
 		every := pick(g, 0, 0, time.Millisecond, 20*time.Millisecond)
 		size := 12 + g.rand.IntN(300)
 		if n > 1 && g.chance(0.04) {
-			size, n = 2000+g.rand.IntN(20000), 1 // in fragments
 			left += n - 1
+			size, n = 2000+g.rand.IntN(20000), 1 // in fragments
 		}
 		more := ""
 		event := pick(g, "e", "f")
@@ -193,7 +193,7 @@ func (g *generator) faults() {
 		make   func(at time.Duration)
 	}{
 		{20, g.weather}, {10, g.cut}, {4, g.isolate}, {4, g.flap}, {4, g.reset}, {14, g.kill}, {5, g.stop}, {8, g.freeze},
-		{5, g.slow}, {10, g.databaseAway}, {4, g.databaseOld}, {4, g.brokerDown}, {6, g.rotate}, {1, g.revoke}, {3, g.clone},
+		{5, g.slow}, {10, g.databaseAway}, {4, g.databaseOld}, {4, g.brokerDown}, {6, g.rotate}, {1, g.revoke}, {3, g.clone}, {3, g.replay},
 	}
 	var weights []int
 	for _, k := range kinds {
@@ -360,4 +360,9 @@ func (g *generator) revoke(at time.Duration) {
 func (g *generator) clone(at time.Duration) {
 	a, _ := g.two()
 	g.p.add(at, "clone %s", a)
+}
+
+func (g *generator) replay(at time.Duration) {
+	a, _ := g.two()
+	g.p.add(at, "replay %s", a)
 }

@@ -203,7 +203,7 @@ func (in *instance) plan() {
 		return
 	}
 	in.wake = at
-	in.w.agenda.add(happening{at: at, do: func() {
+	in.w.agenda.add(at, happening{do: func() {
 		if in.wake == at {
 			in.wake = 0
 			in.now(in.tick)

@@ -1,34 +1,37 @@
 package sim
 
 import (
+	"maps"
 	"slices"
+	"time"
 
-	"github.com/carillon-go/carillon/internal/engine"
 	"github.com/carillon-go/carillon/site"
 )
 
 // A keyset is what an instance knows of sites and keys.
 type keyset struct {
-	self       site.Site
-	active     site.Key // of self
-	accepted   []site.Site
-	ids        []site.ID
-	generation uint64 // highest of all sites read
-	signs      uint64 // the same, as far as it signs accordingly
-	stolen     map[keyOf]bool
+	self     site.Site
+	active   site.Key // of self
+	accepted []site.Site
+	ids      []site.ID
+	read     uint64             // highest generation that was read
+	odd      bool               // the database contradicts what was known, which stays
+	stolen   map[site.ID]uint64 // generation that declared a key compromised which was trusted here
+	expires  time.Time          // when the next retiring key ends; zero: none is known to
 }
 
-type keyOf struct {
-	site site.ID
-	key  site.KeyID
-}
-
-// useSites takes the sites as the database has them now.
-func (in *instance) useSites(all []site.Site) bool {
+// useSites takes the sites as the database has them at now, a time of its own.
+func (in *instance) useSites(all []site.Site, now time.Time) bool {
 	was := in.keys
-	k := keyset{generation: was.generation, signs: was.signs, stolen: was.stolen}
+	k := keyset{stolen: maps.Clone(was.stolen)}
 	for _, s := range all {
-		k.generation = max(k.generation, s.Generation)
+		k.read = max(k.read, s.Generation)
+		if i := slices.Index(was.ids, s.ID); i >= 0 {
+			if s.Generation < was.accepted[i].Generation {
+				k.odd, s = true, was.accepted[i]
+			}
+			k.noteStolen(was.accepted[i], s)
+		}
 		k.accepted = append(k.accepted, s)
 		k.ids = append(k.ids, s.ID)
 		if s.Name == in.process.site {
@@ -39,54 +42,96 @@ func (in *instance) useSites(all []site.Site) bool {
 	if k.active.ID == 0 {
 		return false
 	}
+	in.opener.SetKeys(k.verifying(now))
 	in.keys = k
-	in.opener.SetKeys(k.accepted)
-	if in.machine != nil && was.active.ID != k.active.ID {
-		s, err := in.addSealer(in.self)
-		if err != nil {
-			in.w.fail("%s cannot seal with key %d: %v", in.name, k.active.ID, err)
-			return false
-		}
-		in.machine.SetKey(in.w.clock(), k.active.ID, s.Trailer())
+	if in.machine == nil || was.active.ID == k.active.ID || k.stolen[k.self.ID] > 0 || in.gone {
+		return true // in the last two cases the present stream ends, and the next one begins with the key
 	}
-	in.keys.signs = k.generation
-	in.distrust(was)
+	s, err := in.addSealer(in.self)
+	if err != nil {
+		in.w.fail("%s cannot seal with key %d: %v", in.name, k.active.ID, err)
+		return false
+	}
+	in.machine.SetKey(in.w.clock(), k.active.ID, s.Trailer())
 	return true
 }
 
-// distrust discards what was heard under keys that turned out to be compromised,
-// and takes a new stream.
-func (in *instance) distrust(was keyset) {
-	hit := map[site.ID]bool{}
-	for _, s := range in.keys.accepted {
-		for _, k := range s.Keys {
-			name := keyOf{s.ID, k.ID}
-			if k.State != site.KeyCompromised || in.keys.stolen[name] {
-				continue
-			}
-			stolen := map[keyOf]bool{name: true}
-			for n := range in.keys.stolen {
-				stolen[n] = true
-			}
-			in.keys.stolen = stolen
-			if i := slices.IndexFunc(was.accepted, func(o site.Site) bool { return o.ID == s.ID }); i >= 0 && was.accepted[i].Key(k.ID).State.Verifies() {
-				hit[s.ID] = true
+// noteStolen notes that a key which old could have trusted has been compromised.
+func (k *keyset) noteStolen(old, now site.Site) {
+	for _, key := range now.Keys {
+		if was := old.Key(key.ID); key.State != site.KeyCompromised || was.ID == 0 || was.State == site.KeyCompromised {
+			continue
+		}
+		if k.stolen == nil {
+			k.stolen = map[site.ID]uint64{}
+		}
+		k.stolen[now.ID] = max(k.stolen[now.ID], key.Changed)
+	}
+}
+
+// verifying returns the accepted sites as they are at a time of the database:
+// retiring keys whose end has come are revoked. It sets expires.
+func (k *keyset) verifying(now time.Time) []site.Site {
+	k.expires = time.Time{}
+	sites := slices.Clone(k.accepted)
+	for i := range sites {
+		sites[i].Keys = slices.Clone(sites[i].Keys)
+		for j := range sites[i].Keys {
+			key := &sites[i].Keys[j]
+			switch {
+			case key.State != site.KeyRetiring || key.Until.IsZero():
+			case !key.Until.After(now):
+				key.State = site.KeyRevoked
+			case k.expires.IsZero() || key.Until.Before(k.expires):
+				k.expires = key.Until
 			}
 		}
 	}
-	if len(hit) == 0 || in.machine == nil {
-		return
-	}
-	in.machine.Distrust(in.w.clock(), func(s site.StreamID) bool { return !in.wasOf(s, hit) }, &in.fx)
-	if hit[in.keys.self.ID] {
-		in.gone = true
-	}
-	in.effects()
+	return sites
 }
 
-// wasOf reports whether a stream belongs to one of the sites.
-func (in *instance) wasOf(s site.StreamID, sites map[site.ID]bool) bool {
-	return slices.ContainsFunc(in.machine.Peers(), func(p engine.PeerState) bool { return p.Stream == s && sites[p.Site] })
+// endKeys refuses retiring keys whose end has come.
+func (in *instance) endKeys(now time.Time) {
+	if k := &in.keys; !k.expires.IsZero() && !k.expires.After(now) {
+		in.opener.SetKeys(k.verifying(now))
+	}
+}
+
+// claims returns what in may say of itself in its row.
+func (in *instance) claims() (verifies, signs uint64) {
+	k := &in.keys
+	if k.odd {
+		return 0, 0
+	}
+	if len(in.sealers) == 0 || in.sealers[0].key == k.active.ID && k.stolen[k.self.ID] == 0 {
+		signs = k.read
+	}
+	return k.read, signs
+}
+
+// unsaid reports whether the row lacks what in could say in it, so that somebody
+// who rotates a key may be waiting for it.
+func (in *instance) unsaid() bool {
+	verifies, signs := in.claims()
+	row, ok := in.rows[in.self]
+	return ok && (row.Verifies < verifies || row.Signs < signs)
+}
+
+// distrust gives up what was trusted under keys that somebody else has had, and
+// the own stream too if they were the own site's.
+func (in *instance) distrust() {
+	k := &in.keys
+	if len(k.stolen) == 0 {
+		return
+	}
+	in.machine.Distrust(in.w.clock(), func(s site.StreamID) bool {
+		row, ok := in.rows[s]
+		return ok && row.Signs >= k.stolen[row.Site]
+	}, &in.fx)
+	if k.stolen[k.self.ID] > 0 {
+		in.gone = true
+	}
+	k.stolen = nil
 }
 
 func (k *keyset) accepts(s site.ID) bool { return slices.Contains(k.ids, s) }

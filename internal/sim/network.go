@@ -28,6 +28,7 @@ type wires struct {
 	frameBytes   int
 	reorderDelay time.Duration // as capabilities declare it
 	idle         time.Duration // between heartbeats while idle, as capabilities declare it
+	sharedLoss   bool          // as capabilities declare it
 	joined       []*instance
 	cuts         map[[2]*process]int // by from and to; how many cuts lie on it
 }
@@ -43,8 +44,8 @@ func (n *wires) isCut(from, to *instance) bool {
 func (n *wires) cut(from, to *process, by int) { n.cuts[[2]*process{from, to}] += by }
 
 // deliver has a frame arrive after a while.
-func (n *wires) deliver(via network, to *instance, frame []byte, after time.Duration) {
-	n.w.agenda.add(happening{at: n.w.now + after, to: to, via: via, frame: frame})
+func (n *wires) deliver(to *instance, frame []byte, after time.Duration) {
+	n.w.agenda.add(n.w.now+after, happening{to: to, frame: frame})
 }
 
 // others calls do for everybody who hears what from sends, in the order in which they
@@ -67,5 +68,6 @@ func (n *wires) others(from, to *instance, do func(*instance)) {
 func (n *wires) configure(cfg *engine.Config) {
 	cfg.FrameBytes = min(cfg.FrameBytes, n.frameBytes)
 	cfg.RepairDelay = max(cfg.RepairDelay, n.reorderDelay)
+	cfg.SharedLoss = cfg.SharedLoss || n.sharedLoss
 	cfg.IdleHeartbeat = max(cfg.IdleHeartbeat, n.idle)
 }

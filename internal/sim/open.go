@@ -53,7 +53,7 @@ func (in *instance) readKeys(then func()) {
 		all = append(all[:0], s.sites...)
 		return nil
 	}, func(err error) {
-		if err != nil || !in.useSites(all) {
+		if err != nil || !in.useSites(all, time.Time{}) {
 			in.giveUp()
 			return
 		}
@@ -91,9 +91,10 @@ func (in *instance) join(try int, then func(site.StreamID)) {
 func (in *instance) commitRow(epoch uint64, done func(site.StreamID, error)) {
 	stream := site.NewStreamID(epoch, in.random.Uint64())
 	in.own = append(in.own, stream)
+	verifies, signs := in.claims()
 	row := site.Member{
 		Site: in.keys.self.ID, Stream: stream, Server: in.process.name, Application: in.process.site,
-		Role: site.RolePublish | site.RoleSubscribe, Verifies: in.keys.generation, Signs: in.keys.signs,
+		Role: site.RolePublish | site.RoleSubscribe, Verifies: verifies, Signs: signs,
 	}
 	in.process.database.call(in, func(s *store, now time.Time) error { return s.join(row, in.w.plan.Lease, now) }, func(err error) {
 		done(stream, err)
@@ -151,6 +152,8 @@ func (in *instance) snapshot(try int) {
 }
 
 func (in *instance) begin(snap site.Snapshot) {
+	in.rows = map[site.StreamID]site.Member{}
+	in.updateRows(snap.Members)
 	in.revision = snap.Revision
 	in.readAt = in.w.now
 	in.joinedRows, in.joinedRevision = in.foreign(snap.Members), snap.Revision

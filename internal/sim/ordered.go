@@ -37,9 +37,9 @@ func (n *ordered) send(from, to *instance, frames [][]byte) error {
 			at := max(l.last, n.w.now+n.delay+time.Duration(n.random.Int64N(int64(n.jitter)+1)))
 			l.last = at
 			sent := n.w.now
-			n.w.agenda.add(happening{at: at, do: func() {
+			n.w.agenda.add(at, happening{do: func() {
 				if sent >= l.made {
-					in.arrive(n, f)
+					in.arrive(f)
 				}
 			}})
 		}

@@ -58,6 +58,11 @@ func (p *Plan) backups() bool {
 	})
 }
 
+// captures reports whether somebody listens, to replay frames.
+func (p *Plan) captures() bool {
+	return slices.ContainsFunc(p.Actions, func(a Action) bool { return firstWord(a.Line) == "replay" })
+}
+
 func (p *Plan) add(at time.Duration, format string, args ...any) {
 	p.Actions = append(p.Actions, Action{at, fmt.Sprintf(format, args...)})
 }

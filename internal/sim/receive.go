@@ -13,7 +13,7 @@ import (
 type incoming struct{ frame []byte }
 
 // arrive takes a frame from a network.
-func (in *instance) arrive(_ network, frame []byte) {
+func (in *instance) arrive(frame []byte) {
 	switch {
 	case in.dead:
 	case in.frozen:
@@ -29,7 +29,6 @@ func (in *instance) arrive(_ network, frame []byte) {
 // the machine.
 func (in *instance) receive(frame []byte) {
 	in.w.stats.Arrived++
-	in.w.mixFrame(in, frame)
 	h, err := wire.ParseHeader(frame)
 	switch {
 	case err != nil:
@@ -57,6 +56,7 @@ func (in *instance) receive(frame []byte) {
 		in.refuse(err)
 		return
 	}
+	in.w.mixFrame(in, &h, body)
 	in.w.traceArrived(in, h, body)
 	if own {
 		in.machine.Own(h, frame, &in.fx)
@@ -80,4 +80,7 @@ func (in *instance) refuse(err error) {
 	}
 }
 
-func (in *instance) drop(why string) { in.w.stats.Dropped[why]++ }
+func (in *instance) drop(why string) {
+	in.w.stats.Dropped[why]++
+	in.w.mixText(in.name, why)
+}

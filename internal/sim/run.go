@@ -16,11 +16,11 @@ type Result struct {
 }
 
 // Holds reports whether the run went to its end and kept the promise.
-func (r *Result) Holds() bool { return r.Err == nil && r.Verdict.Holds() }
+func (r Result) Holds() bool { return r.Err == nil && r.Verdict.Holds() }
 
 // Kind names what went wrong, so that a smaller plan can be held against the
 // one it was made from; "" if nothing did.
-func (r *Result) Kind() string {
+func (r Result) Kind() string {
 	switch {
 	case r.Err != nil:
 		return "error"

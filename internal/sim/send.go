@@ -148,6 +148,7 @@ func (in *instance) spread(list []engine.Control) {
 			frames[i] = list[i].Frame
 			in.w.traceSent(in, list[i].Frame)
 		}
+		in.w.overhear(frames)
 		to := in.reach(list[0].To)
 		for _, net := range in.process.networks {
 			net.send(in, to, frames)
@@ -171,6 +172,7 @@ func (in *instance) sendBatch() {
 		batch[i] = f.Bytes
 		in.w.traceSent(in, f.Bytes)
 	}
+	in.w.overhear(batch)
 	in.owed = slices.DeleteFunc(in.owed, func(n network) bool { return n.send(in, nil, batch) == nil })
 	if len(in.owed) > 0 {
 		in.backoff = min(max(firstRetry, 2*in.backoff), lastRetry)

@@ -13,7 +13,7 @@ var verbs = map[string]func(*arguments){
 	"database": doDatabase, // database NAME latency=2ms | database NAME here|refuses|hangs|forgets | database NAME failover age=2s | database NAME lag age=1s for=2s
 	"copy":     doCopy,     // copy FROM TO: a second database with what the first one holds
 	"site":     doSite,     // site NAME database=main suite=hmac|aes
-	"network":  doNetwork,  // network NAME datagram|ordered|broker delay= jitter= frame-bytes= reorder-delay= idle=
+	"network":  doNetwork,  // network NAME datagram|ordered|broker delay= jitter= frame-bytes= reorder-delay= idle= again= shared-loss
 	"weather":  doWeather,  // weather NAME loss= shared= burst= double= corrupt= reorder=
 	"process":  doProcess,  // process NAME site=shop database=main on=net1,net2 enable=0s
 	"start":    func(a *arguments) { a.start() },
@@ -30,6 +30,7 @@ var verbs = map[string]func(*arguments){
 	"broker":   doBroker, // broker NAME down|up
 	"rotate":   doRotate, // rotate SITE overlap=15s suite=aes again=0s
 	"revoke":   doRevoke, // revoke SITE: every key is compromised
+	"replay":   doReplay, // replay NAME: everything that was ever sent arrives there again
 	"calm":     func(a *arguments) { a.w.calm() },
 	"frames":   func(a *arguments) { a.w.frames = a.word(0) == "on" },
 	"status":   func(a *arguments) { a.w.status() },
@@ -125,6 +126,7 @@ func doNetwork(a *arguments) {
 	base := wires{
 		w: w, name: a.word(0), random: w.random("network " + a.word(0)), frameBytes: a.number("frame-bytes", firstFrameBytes),
 		reorderDelay: a.duration("reorder-delay", 0), idle: a.duration("idle", 0), cuts: map[[2]*process]int{},
+		sharedLoss: a.has("shared-loss"),
 	}
 	delay, jitter := a.duration("delay", time.Millisecond), a.duration("jitter", time.Millisecond)
 	var n network
@@ -270,6 +272,15 @@ func doBroker(a *arguments) {
 			a.w.mended("broker %s is down", b.name)
 		}
 	}
+}
+
+func doReplay(a *arguments) {
+	a.with(func(in *instance) {
+		n := in.process.networks[0].base()
+		for _, f := range a.w.captured {
+			n.deliver(in, f, time.Millisecond)
+		}
+	})
 }
 
 // calm ends every fault. Who is dead stays dead.

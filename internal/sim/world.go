@@ -27,6 +27,8 @@ type world struct {
 	processes []*process
 	instances []*instance
 	byStream  map[site.StreamID]*instance
+	capture   bool
+	captured  [][]byte // what somebody who listens has heard, if anybody does
 
 	checker *history.Checker
 	hash    uint64
@@ -51,7 +53,7 @@ type Stats struct {
 
 func newWorld(p *Plan, trace io.Writer) *world {
 	return &world{
-		plan: p, byStream: map[site.StreamID]*instance{}, trace: trace, hash: 14695981039346656037,
+		plan: p, capture: p.captures(), byStream: map[site.StreamID]*instance{}, trace: trace, hash: 14695981039346656037,
 		checker: history.NewChecker(p.settle()), stats: Stats{Dropped: map[string]uint64{}},
 	}
 }
@@ -69,21 +71,25 @@ func (w *world) random(what string) *rand.Rand {
 
 // after plans do.
 func (w *world) after(d time.Duration, do func()) {
-	w.agenda.add(happening{at: w.now + d, do: do})
+	w.agenda.add(w.now+d, happening{do: do})
 }
 
 // runUntil lets the time pass.
 func (w *world) runUntil(end time.Duration) {
-	for len(w.agenda.list) > 0 && w.agenda.list[0].at <= end && w.stopped == nil {
+	for w.stopped == nil {
+		at, ok := w.agenda.soonest()
+		if !ok || at > end {
+			break
+		}
 		h := w.agenda.next()
-		w.now = h.at
+		w.now = at
 		if h.to != nil {
-			h.to.arrive(h.via, h.frame)
+			h.to.arrive(h.frame)
 		} else {
 			h.do()
 		}
 	}
-	w.now = end
+	w.now = max(w.now, end)
 }
 
 // record enters what happened.
@@ -113,11 +119,19 @@ func (w *world) mixText(texts ...string) {
 	}
 }
 
-// mixFrame makes the hash of the run depend on a frame that arrived, its tag included.
-func (w *world) mixFrame(to *instance, frame []byte) {
-	end := frame[len(frame)-8:]
-	w.mix(uint64(w.now), uint64(to.number), uint64(len(frame)), uint64(wire.FrameType(frame)), wire.FrameNumber(frame),
-		uint64(end[0])|uint64(end[1])<<8|uint64(end[2])<<16|uint64(end[3])<<24|uint64(end[4])<<32|uint64(end[5])<<40|uint64(end[6])<<48|uint64(end[7])<<56)
+// mixFrame makes the hash of the run depend on a frame that arrived: on its header,
+// and on its body in the clear, because some suites seal with random bits.
+func (w *world) mixFrame(to *instance, h *wire.Header, body []byte) {
+	w.mix(uint64(w.now), uint64(to.number), uint64(h.Type), h.Number, h.Ordinal, uint64(h.Length), uint64(h.Key), sum(body))
+}
+
+// maxCaptured bounds what somebody who listens remembers.
+const maxCaptured = 4096
+
+func (w *world) overhear(frames [][]byte) {
+	if w.capture {
+		w.captured = append(w.captured, frames[:min(len(frames), maxCaptured-len(w.captured))]...)
+	}
 }
 
 // fault records that something begins to go wrong.
