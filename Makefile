@@ -11,6 +11,8 @@ TOOLS := GOWORK=off go -C tools
 BIN := $(CURDIR)/bin
 FUZZTIME ?= 10s
 BENCH ?= .
+SEEDS ?= 1000
+FROM ?= 1
 MINUTES ?= 30
 RUN ?= .
 
@@ -84,6 +86,18 @@ mutants: $(BIN)/mutants ## breaks one mechanism after the other; the tests must 
 .PHONY: flood
 flood: ## 100,000 forged frames a second against real instances, FLOODTIME=30s for each kind
 	@nice -n 5 go test -count=1 -v -timeout=60m -run='^TestFlood_' ./internal/flood -flood=$${FLOODTIME:-30s} -flood-rate=100000
+
+.PHONY: sim
+sim: ## simulated clusters: SEEDS=N seeds from FROM on, or SEED=n and everything that happens in it
+ifdef SEED
+	@go run ./internal/sim/simulate -seed $(SEED)
+else
+	@go run ./internal/sim/simulate -seeds $(SEEDS) -from $(FROM)
+endif
+
+.PHONY: sim-loss
+sim-loss: ## what is missed at 1, 5, 20 and 50 % loss, last messages before silence, rotation under load
+	@go run ./internal/sim/simulate -figures
 
 .PHONY: bench
 bench: ## every benchmark of all modules
