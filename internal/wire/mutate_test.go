@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	vectorlist "github.com/carillon-go/carillon/internal/vectors"
 )
 
 // These flags are for make fuzz-frames. One seed makes the same frames again.
@@ -80,11 +82,23 @@ func tryFrame(frame, scratch []byte) (accepted bool, err error) {
 	return true, nil
 }
 
-// frameCorpus returns the golden vectors and the committed corpus of FuzzFrame.
+// frameCorpus returns the golden vectors, the published ones that do not encrypt, and
+// the committed corpus of FuzzFrame.
 func frameCorpus(t *testing.T) [][]byte {
 	var corpus [][]byte
 	for _, v := range vectors() {
 		corpus = append(corpus, readHex(t, v.name))
+	}
+	list, err := vectorlist.Read("../../docs/vectors.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range list {
+		if b := v.Bytes(); v.Kind == "frame" && len(b) >= HeaderLen+testTrailer && len(b) < 4096 {
+			b = bytes.Clone(b[:len(b)-testTrailer])
+			binary.BigEndian.PutUint32(b[offLength:], uint32(len(b)))
+			corpus = append(corpus, b)
+		}
 	}
 	files, err := filepath.Glob("testdata/fuzz/FuzzFrame/*")
 	if err != nil {
