@@ -6,6 +6,7 @@
 //
 //	chaos list
 //	chaos run [-run REGEXP] [-scale F] [-parallel N] [-program PATH] [-seed N] [-keep FOLDER]
+//	chaos limit [-run REGEXP] [-scale F] [-seed N] [-program PATH] [-keep FOLDER]
 //	chaos soak [-minutes F] [-publish FOLDER] [-seed N] [-keep FOLDER]
 //
 // The exit status is 0 if nothing was violated, 1 if something was, 2 if
@@ -64,7 +65,7 @@ type settings struct {
 	publish  string
 }
 
-const usage = "say what to do: list, run or soak"
+const usage = "say what to do: list, run, limit or soak"
 
 // command does what the arguments say, and reports whether nothing was violated.
 func command(ctx context.Context, args []string, out io.Writer) (good bool, err error) {
@@ -103,6 +104,8 @@ func command(ctx context.Context, args []string, out io.Writer) (good bool, err 
 		return true, nil
 	case "run":
 		return runAll(ctx, out, set)
+	case "limit":
+		return findLimits(ctx, out, set)
 	case "soak":
 		return runSoak(ctx, out, set)
 	}
@@ -111,8 +114,7 @@ func command(ctx context.Context, args []string, out io.Writer) (good bool, err 
 
 // runSoak has instances run under random faults.
 func runSoak(ctx context.Context, out io.Writer, set settings) (good bool, err error) {
-	folder := filepath.Join(set.keep, fmt.Sprintf("%d-soak", os.Getpid()))
-	r, err := soak.Run(ctx, out, time.Duration(set.minutes*float64(time.Minute)), set.seed, folder)
+	r, err := soak.Run(ctx, out, time.Duration(set.minutes*float64(time.Minute)), set.options("soak"))
 	if err != nil {
 		return false, err
 	}
@@ -126,28 +128,76 @@ func runSoak(ctx context.Context, out io.Writer, set settings) (good bool, err e
 	return r.Good(), err
 }
 
-// runAll plays the scenarios that are selected, several at a time.
-func runAll(ctx context.Context, out io.Writer, set settings) (good bool, err error) {
+// options say how one scenario is played.
+func (set *settings) options(name string) scenario.Options {
+	return scenario.Options{Keep: filepath.Join(set.keep, fmt.Sprintf("%d-%s", os.Getpid(), name)), Seed: set.seed, Program: set.program}
+}
+
+// selected returns the scenarios whose names match, with events raised for as long as wanted.
+func (set *settings) selected() ([]scenario.Scenario, error) {
 	which, err := regexp.Compile(set.run)
+	if err != nil {
+		return nil, err
+	}
+	var list []scenario.Scenario
+	for _, s := range scenario.Table() {
+		if which.MatchString(s.Name) {
+			s.Load = time.Duration(float64(s.Load) * set.scale)
+			list = append(list, s)
+		}
+	}
+	if list == nil {
+		return nil, fmt.Errorf("no scenario matches %q; chaos list names them", which)
+	}
+	return list, nil
+}
+
+// findLimits plays scenarios at twice the rate each time, and says at which rate the outcome was still good.
+func findLimits(ctx context.Context, out io.Writer, set settings) (good bool, err error) {
+	const reached = 0.9 // of the rate: a machine that is too slow raises fewer events
+	list, err := set.selected()
 	if err != nil {
 		return false, err
 	}
-	began, played, failed := time.Now(), 0, 0
+	for _, s := range list {
+		name, highest := s.Name, 0.0
+		for ; ; s.Rate *= 2 {
+			o, err := scenario.Run(ctx, s, set.options(fmt.Sprintf("%s-%.0f", name, s.Rate)))
+			if err != nil {
+				return false, err
+			}
+			fmt.Fprintln(out, o)
+			if !o.Good() {
+				fmt.Fprint(out, o.Explain())
+				break
+			}
+			if rate := float64(o.Verdict.Raises) / s.Load.Seconds(); rate < reached*s.Rate {
+				fmt.Fprintf(out, "  this machine raises no more than %.0f events/s\n", rate)
+				break
+			}
+			highest = s.Rate
+		}
+		fmt.Fprintf(out, "%s holds up to %.0f events/s\n", name, highest)
+		good = good || highest > 0
+	}
+	return good, nil
+}
+
+// runAll plays the scenarios that are selected, several at a time.
+func runAll(ctx context.Context, out io.Writer, set settings) (good bool, err error) {
+	list, err := set.selected()
+	if err != nil {
+		return false, err
+	}
+	began, failed := time.Now(), 0
 	var printing sync.Mutex
 	var all sync.WaitGroup
 	places := make(chan struct{}, max(set.parallel, 1))
-	for _, s := range scenario.Table() {
-		if !which.MatchString(s.Name) {
-			continue
-		}
-		played++
-		s.Load = time.Duration(float64(s.Load) * set.scale)
+	for _, s := range list {
 		places <- struct{}{}
 		all.Go(func() {
 			defer func() { <-places }()
-			o, err := scenario.Run(ctx, s, scenario.Options{
-				Keep: filepath.Join(set.keep, fmt.Sprintf("%d-%s", os.Getpid(), s.Name)), Seed: set.seed, Program: set.program,
-			})
+			o, err := scenario.Run(ctx, s, set.options(s.Name))
 			printing.Lock()
 			defer printing.Unlock()
 			switch {
@@ -167,9 +217,6 @@ func runAll(ctx context.Context, out io.Writer, set settings) (good bool, err er
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
 	}
-	if played == 0 {
-		return false, fmt.Errorf("no scenario matches %q; chaos list names them", which)
-	}
-	fmt.Fprintf(out, "%d scenarios, %d failed, seed %d, %v\n", played, failed, set.seed, time.Since(began).Round(time.Second))
+	fmt.Fprintf(out, "%d scenarios, %d failed, seed %d, %v\n", len(list), failed, set.seed, time.Since(began).Round(time.Second))
 	return failed == 0, nil
 }

@@ -44,12 +44,28 @@ func sweep(whose func(owner) bool) error {
 	return errors.Join(errs...)
 }
 
-// removeNamespace kills what runs in a namespace and removes it. One that is not there is
-// fine.
+// removeNamespace kills what runs in a namespace and removes it. One that is not there, or that somebody
+// else removes meanwhile, is fine.
 func removeNamespace(name string) error {
-	if _, err := os.Stat("/run/netns/" + name); errors.Is(err, os.ErrNotExist) {
+	gone := func() bool {
+		_, err := os.Stat("/run/netns/" + name)
+		return errors.Is(err, os.ErrNotExist)
+	}
+	if gone() {
 		return nil
 	}
+	err := killAll(name)
+	if err == nil {
+		err = run("", "ip", "netns", "del", name)
+	}
+	if err != nil && gone() {
+		return nil
+	}
+	return err
+}
+
+// killAll kills what runs in a namespace.
+func killAll(name string) error {
 	out, err := output("ip", "netns", "pids", name)
 	if err != nil {
 		return err
@@ -61,7 +77,7 @@ func removeNamespace(name string) error {
 			}
 		}
 	}
-	return run("", "ip", "netns", "del", name)
+	return nil
 }
 
 // unmount unmounts every file system that is mounted at folder or in it.
@@ -75,7 +91,9 @@ func unmount(folder string) error {
 	for _, line := range slices.Backward(lines) { // what was mounted later lies above
 		const mountPoint = 4
 		if f := strings.Fields(line); len(f) > mountPoint && (f[mountPoint] == folder || strings.HasPrefix(f[mountPoint], folder+"/")) {
-			errs = append(errs, unix.Unmount(f[mountPoint], unix.MNT_DETACH))
+			if err := unix.Unmount(f[mountPoint], unix.MNT_DETACH); !errors.Is(err, unix.EINVAL) { // it is gone
+				errs = append(errs, err)
+			}
 		}
 	}
 	return errors.Join(errs...)

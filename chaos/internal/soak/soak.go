@@ -52,11 +52,10 @@ type Sample struct {
 	Files      int
 }
 
-// Run has instances run for so long under random faults, with histories in folder, and tells out
-// how it goes on.
-func Run(ctx context.Context, out io.Writer, d time.Duration, seed uint64, folder string) (*Report, error) {
-	r := &Report{Seed: seed, Began: time.Now(), Faulty: d, Faults: map[string]int{}, Spared: spared, Instances: instances}
-	fmt.Fprintf(out, "soak: %d instances for %v, seed %d\n", instances, d, seed)
+// Run has instances run for so long under random faults, and tells out how it goes on.
+func Run(ctx context.Context, out io.Writer, d time.Duration, opt scenario.Options) (*Report, error) {
+	r := &Report{Seed: opt.Seed, Began: time.Now(), Faulty: d, Faults: map[string]int{}, Spared: spared, Instances: instances}
+	fmt.Fprintf(out, "soak: %d instances for %v, seed %d\n", instances, d, opt.Seed)
 	var sampled, told time.Time
 	o, err := scenario.Run(ctx, scenario.Scenario{
 		Name: "soak", What: "Everything that can go wrong, at random.",
@@ -78,7 +77,7 @@ func Run(ctx context.Context, out io.Writer, d time.Duration, seed uint64, folde
 			}
 		},
 		Expect: []scenario.Expectation{func(*scenario.Outcome) error { return r.flat() }},
-	}, scenario.Options{Keep: folder, Seed: seed})
+	}, opt)
 	r.Outcome = o
 	return r, err
 }
