@@ -26,14 +26,15 @@ func newTally(in *instance) *tally {
 }
 
 // excused reports whether a report that is not exact allows for the event: it says
-// that there may have been more. One that announces nothing and names no stream
+// that there may have been more, and if it is about one stream, that there may be
+// more on its way. One that announces nothing and names no stream
 // (the database is away) excuses nothing: what it warns of must still be told.
 func (t *tally) excused(s *stream, seq uint64, out time.Duration) bool {
 	for i := range t.reports {
 		r := &t.reports[i]
 		switch {
-		case r.Exact || r.At < out:
-		case r.Stream == Stream{} && r.Count > 0,
+		case r.Exact || r.At+aftermath < out:
+		case r.Stream == Stream{} && r.Count > 0 && r.At >= out,
 			s != nil && r.Stream == s.id && seq >= s.first+r.First:
 			return true
 		}

@@ -58,7 +58,7 @@ func (c *Checker) judge(in, from *instance, counts *tally) {
 		}
 		out := max(from.isOut(e), 0)
 		since := in.since(e.name)
-		if out < since || e.doubtful || of != nil && of.contested != never && out > of.contested-c.settle {
+		if out < since || out >= in.over || e.doubtful || of != nil && of.contested != never && out > of.contested-c.settle {
 			continue
 		}
 		if counts.excused(of, seq, out) {
@@ -66,7 +66,7 @@ func (c *Checker) judge(in, from *instance, counts *tally) {
 		}
 		due, why := c.due(in, from, seq, out, since, later)
 		switch {
-		case due == never || of != nil && of.erased <= out && !l.knew(of):
+		case due == never || of != nil && of.erased < out+c.settle && !l.knew(of):
 			c.verdict.Lost++
 		case !c.judged(in, due):
 			c.verdict.Pending++

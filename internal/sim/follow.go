@@ -16,6 +16,7 @@ type followState struct {
 	rows      map[site.StreamID]site.Member
 	asked     bool // the machine wants the member table read
 	gone      bool // the own row is gone, or the own stream not to be trusted
+	started   bool // rounds are made
 	following bool // a round is under way
 	again     bool // another one is wanted at once
 	round     int  // numbers the timers, of which only the last counts
@@ -32,7 +33,13 @@ const longestKeyWait = 10 * time.Second
 func (in *instance) startFollowing() {
 	in.renewAt = in.w.now + in.w.plan.Lease/3
 	in.reapAt = in.w.now + in.reapIn()
-	in.followSoon()
+	in.started = true
+	if in.again {
+		in.again = false
+		in.pokeFollow()
+	} else {
+		in.followSoon()
+	}
 }
 
 func (in *instance) reapIn() time.Duration {
@@ -58,6 +65,10 @@ func (in *instance) followSoon() {
 
 // pokeFollow has a round begin now.
 func (in *instance) pokeFollow() {
+	if !in.started {
+		in.again = true
+		return
+	}
 	in.round++ // the timer is void
 	in.later(0, in.follow)
 }

@@ -152,6 +152,9 @@ func (in *instance) snapshot(try int) {
 }
 
 func (in *instance) begin(snap site.Snapshot) {
+	// What changes after this revision is read later. A key that changed since the
+	// keys were read, and before it, is only in here.
+	in.useSites(snap.Sites, snap.Now)
 	in.rows = map[site.StreamID]site.Member{}
 	in.updateRows(snap.Members)
 	in.revision = snap.Revision

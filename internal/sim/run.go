@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"io"
+	"runtime/debug"
 
 	"github.com/carillon-go/carillon/internal/history"
 )
@@ -35,7 +36,7 @@ func Run(p *Plan, trace io.Writer) (result Result) {
 	w := newWorld(p, trace)
 	defer func() {
 		if v := recover(); v != nil {
-			result.Err = fmt.Errorf("sim: at %v: panic: %v", w.now, v)
+			result.Err = fmt.Errorf("sim: at %v: panic: %v\n%s", w.now, v, debug.Stack())
 		}
 	}()
 	for _, a := range p.Actions {
