@@ -366,9 +366,8 @@ func runsFor(t *testing.T, p *peerProcess, n int) {
 	eventually(t, patience, fmt.Sprintf("%s has raised %d more events", p.name, n), func() bool { return len(p.report().Raised) >= until })
 }
 
-// An instance is cut off while all raise events: what it lost is missed, each
-// event once, and what others lost of it; the others do not notice among
-// themselves.
+// An instance is cut off while all raise events: what it lost is repaired, each
+// event once, and so is what others lost of it.
 func TestProcess_CutOffUnderLoad(t *testing.T) {
 	for _, provider := range providers {
 		t.Run(provider, func(t *testing.T) {
@@ -391,13 +390,8 @@ func TestProcess_CutOffUnderLoad(t *testing.T) {
 			checkHealth(t, reports)
 			missed := checkLedgers(t, reports)
 			for _, p := range []*peerProcess{a, b, k} {
-				if missed[p] == 0 {
-					t.Errorf("%s missed nothing", p.name)
-				}
-			}
-			for _, pair := range [][2]*peerProcess{{a, b}, {b, a}} {
-				if _, n, holes := checkLedger(t, pair[0], pair[1], reports); n+holes > 0 && provider == "tcp" {
-					t.Errorf("%s missed %d events of %s, though only k was cut off", pair[0].name, n+holes, pair[1].name)
+				if missed[p] > 0 {
+					t.Errorf("%s missed %d events", p.name, missed[p])
 				}
 			}
 		})
