@@ -16,6 +16,7 @@ import (
 type Cable struct {
 	provider.Provider
 	cut     atomic.Bool
+	mute    atomic.Bool
 	in, out atomic.Uint64 // frames that vanished
 }
 
@@ -34,6 +35,10 @@ func (c *Cable) Cut() bool { return !c.cut.Swap(true) }
 
 // Heal lets frames pass again. It reports whether they did not before.
 func (c *Cable) Heal() bool { return c.cut.Swap(false) }
+
+// Mute makes what the instance sends vanish while on, though it hears the others:
+// nobody can be asked for what was lost.
+func (c *Cable) Mute(on bool) { c.mute.Store(on) }
 
 // IsCut reports whether frames vanish.
 func (c *Cable) IsCut() bool { return c.cut.Load() }
@@ -59,7 +64,7 @@ func (c *Cable) Start(ctx context.Context, env provider.Env) error {
 
 // Send implements [provider.Provider].
 func (c *Cable) Send(ctx context.Context, frames [][]byte) error {
-	if c.cut.Load() {
+	if c.cut.Load() || c.mute.Load() {
 		c.out.Add(uint64(len(frames)))
 		return nil
 	}
@@ -69,7 +74,7 @@ func (c *Cable) Send(ctx context.Context, frames [][]byte) error {
 // SendTo implements [provider.Unicaster]. Where the other provider does not, no
 // instance is reachable alone.
 func (c *Cable) SendTo(ctx context.Context, to site.StreamID, frames [][]byte) error {
-	if c.cut.Load() {
+	if c.cut.Load() || c.mute.Load() {
 		c.out.Add(uint64(len(frames)))
 		return nil
 	}

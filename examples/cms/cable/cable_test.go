@@ -72,8 +72,14 @@ func TestCable_FramesVanishWhileItIsCut(t *testing.T) {
 	}
 	traffic()
 	check("connected again", 4, 2, 4, 2, 3)
-	if done != 3 {
-		t.Errorf("%d batches are done, want all 3", done)
+	c.Mute(true)
+	traffic()
+	check("mute", 4, 2, 6, 2, 6)
+	c.Mute(false)
+	traffic()
+	check("and no longer", 6, 3, 8, 2, 6)
+	if done != 5 {
+		t.Errorf("%d batches are done, want all 5", done)
 	}
 }
 
