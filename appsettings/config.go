@@ -44,6 +44,7 @@ func (s *Settings) Config(db site.Database) (carillon.Config, error) {
 		MaxEventBytes:      s.Limits.MaxEventBytes,
 		RingBytes:          s.Limits.RingBytes,
 		RingFrames:         s.Limits.RingFrames,
+		CacheBytes:         s.Limits.CacheBytes,
 	}
 	if s.Application == "" {
 		return cfg, s.wrong("Application", `is not set; name the application, the same on all instances`)

@@ -46,7 +46,7 @@ func TestConfig_TakesEverySetting(t *testing.T) {
 	s := load(t, `{"Carillon": {
 		"Application": "shop", "Site": "shop-eu", "Server": "web7", "Version": "1.2", "Role": "subscribe",
 		"AcceptSites": [], "TrustSecureChannel": true, "MissedAfter": "7s",
-		"Limits": {"HoldBytes": 1, "QueueBytes": 2, "UnsentBytes": 3, "MaxEventBytes": 4, "RingBytes": 5, "RingFrames": 6,
+		"Limits": {"HoldBytes": 1, "QueueBytes": 2, "UnsentBytes": 3, "MaxEventBytes": 4, "RingBytes": 5, "RingFrames": 6, "CacheBytes": 10,
 			"MaxStall": "7s", "Lease": "80s", "Poll": "9s"}
 	}}`, nil)
 	db := memsite.New(nil)
@@ -62,7 +62,7 @@ func TestConfig_TakesEverySetting(t *testing.T) {
 	want := carillon.Config{
 		Application: "shop", Site: "shop-eu", Server: "web7", Version: "1.2", Role: carillon.Subscribe,
 		Database: db, AcceptSites: []string{}, TrustSecureChannel: true, MissedAfter: 7 * time.Second,
-		HoldBytes: 1, QueueBytes: 2, UnsentBytes: 3, MaxEventBytes: 4, RingBytes: 5, RingFrames: 6,
+		HoldBytes: 1, QueueBytes: 2, UnsentBytes: 3, MaxEventBytes: 4, RingBytes: 5, RingFrames: 6, CacheBytes: 10,
 		MaxStall: 7 * time.Second, Lease: 80 * time.Second, Poll: 9 * time.Second,
 	}
 	if !reflect.DeepEqual(got, want) {

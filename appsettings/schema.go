@@ -62,6 +62,7 @@ func known() []setting {
 		size("Limits:MaxEventBytes", func(s *Settings) *int { return &s.Limits.MaxEventBytes }, 1, 16<<20),
 		size("Limits:RingBytes", func(s *Settings) *int { return &s.Limits.RingBytes }, 1, math.MaxInt32),
 		number("Limits:RingFrames", func(s *Settings) *int { return &s.Limits.RingFrames }, 1, math.MaxInt32),
+		size("Limits:CacheBytes", func(s *Settings) *int { return &s.Limits.CacheBytes }, 1, math.MaxInt32),
 		duration("Limits:MaxStall", func(s *Settings) *time.Duration { return &s.Limits.MaxStall }),
 		duration("Limits:Lease", func(s *Settings) *time.Duration { return &s.Limits.Lease }),
 		duration("Limits:Poll", func(s *Settings) *time.Duration { return &s.Limits.Poll }),

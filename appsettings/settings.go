@@ -131,6 +131,7 @@ type Limits struct {
 	MaxEventBytes int           // of one event
 	RingBytes     int           // sent and kept for repair
 	RingFrames    int           // sent and kept for repair, counted in frames
+	CacheBytes    int           // sent by others and kept for repair
 	MaxStall      time.Duration // how long slow receivers may hold up Raise
 	Lease         time.Duration // how long the member row counts as live without a renewal
 	Poll          time.Duration // how often the member rows are read
