@@ -35,6 +35,8 @@ type generator struct {
 	busy      time.Duration // until when there are faults and raises
 	lively    bool          // faults end, and everything must settle
 	revoked   bool
+	keysMove  bool // keys change, so no database is restored from before: that takes an operator's word
+	restored  bool
 }
 
 type generatedNetwork struct{ name, kind string }
@@ -330,10 +332,11 @@ func (g *generator) databaseAway(at time.Duration) {
 
 func (g *generator) databaseOld(at time.Duration) {
 	at = max(at, 500*time.Millisecond)
-	if g.chance(0.5) {
+	if g.keysMove || g.chance(0.5) {
 		g.p.add(at, "database main lag age=%v for=%v", g.between(250*time.Millisecond, 2*time.Second), g.between(500*time.Millisecond, 3*time.Second))
 		return
 	}
+	g.restored = true
 	g.p.add(at, "database main failover age=%v", g.between(250*time.Millisecond, 3*time.Second))
 }
 
@@ -346,13 +349,17 @@ func (g *generator) brokerDown(at time.Duration) {
 }
 
 func (g *generator) rotate(at time.Duration) {
+	if g.restored {
+		return
+	}
+	g.keysMove = true
 	g.p.add(at, "rotate %s overlap=%v again=%v suite=%s", pick(g, g.sites...), g.p.MissedAfter+pick(g, time.Second, 5*time.Second),
 		pick(g, 0, 0, 2*time.Second), pick(g, "same", "same", "aes", "hmac"))
 }
 
 func (g *generator) revoke(at time.Duration) {
-	if !g.revoked {
-		g.revoked = true
+	if !g.revoked && !g.restored {
+		g.revoked, g.keysMove = true, true
 		g.p.add(at, "revoke %s", pick(g, g.sites...))
 	}
 }

@@ -49,7 +49,8 @@ func (w *world) databaseOf(name string) *database {
 }
 
 // doRotate carries a rotation to its end, step by step, by what the rows say.
-// With again it begins another one so long after that.
+// With again it begins another one so long after that, and with every so long
+// after it began, whether the old key has ended by then or not.
 func doRotate(a *arguments) {
 	w, name := a.w, a.word(0)
 	d := w.databaseOf(name)
@@ -69,15 +70,21 @@ func doRotate(a *arguments) {
 	case "hmac":
 		r.Suite = site.SuiteHMACSHA256
 	}
-	again := a.duration("again", 0)
+	again, every, began := a.duration("again", 0), a.duration("every", 0), w.now
 	var look func()
 	look = func() {
 		wait := operatorLooks
 		if d.away == here {
-			if done := w.rotateStep(d, name, &r); done {
-				if again == 0 {
-					return
+			switch action := w.rotateStep(d, name, &r); {
+			case every > 0 && (action == keyring.AwaitEnd || action == keyring.Done):
+				if w.now-began >= every {
+					r.To++
+					began = w.now
 				}
+			case action != keyring.Done:
+			case again == 0:
+				return
+			default:
 				r.To, wait = 0, again
 			}
 		}
@@ -86,22 +93,23 @@ func doRotate(a *arguments) {
 	look()
 }
 
-// rotateStep does what comes next, if anything can be done, and reports whether
-// the rotation is over.
-func (w *world) rotateStep(d *database, name string, r *keyring.Rotation) (done bool) {
+// rotateStep does what comes next, if anything can be done, and returns what that
+// was.
+func (w *world) rotateStep(d *database, name string, r *keyring.Rotation) keyring.Action {
 	now := w.clock()
 	snap, err := d.store.changes(0, now)
 	if err != nil {
-		return false
+		w.fail("%v", err)
+		return keyring.Done
 	}
 	view, err := keyring.NewView(snap, name)
 	if err != nil {
 		w.fail("%v", err)
-		return true
+		return keyring.Done
 	}
 	step, err := keyring.Next(view, *r)
 	if err != nil {
-		return true // the database is another one, or the key was compromised
+		return keyring.Done // the database is another one, or the key was compromised
 	}
 	r.To = step.Key
 	if step.Stores() {
@@ -111,7 +119,7 @@ func (w *world) rotateStep(d *database, name string, r *keyring.Rotation) (done 
 			w.fail("%v", err)
 		}
 	}
-	return step.Action == keyring.Done
+	return step.Action
 }
 
 // doRevoke declares every key of a site compromised.

@@ -27,6 +27,8 @@ type Plan struct {
 
 	Actions []Action // ascending by time
 	End     time.Duration
+
+	within time.Duration // stands in for settle; 0: it does not
 }
 
 // An Action is a line of a plan.
@@ -48,6 +50,9 @@ func defaults(seed uint64) *Plan {
 // last words of one who is dead and for one whose row nobody could read, and then the
 // time for repair.
 func (p *Plan) settle() time.Duration {
+	if p.within > 0 {
+		return p.within
+	}
 	return p.MissedAfter + 2*databaseTimeout + 3*p.Poll + 5*p.Idle + 2*time.Second
 }
 

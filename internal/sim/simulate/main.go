@@ -4,6 +4,7 @@
 //	simulate -seed 42                one seed, with everything that happened
 //	simulate -seed 42 -shrink        the smallest plan that fails as seed 42 does
 //	simulate -plan FILE              a plan from a file
+//	simulate -figures                what is missed at which loss
 package main
 
 import (
@@ -26,6 +27,8 @@ func main() {
 	shrink := flag.Bool("shrink", false, "print the smallest plan that fails in the same way")
 	quiet := flag.Bool("quiet", false, "no progress")
 	workers := flag.Int("workers", runtime.GOMAXPROCS(0), "run so `many` seeds at once")
+	figures := flag.Bool("figures", false, "print what is missed at which loss, and how fast")
+	events := flag.Int("events", 1_000_000, "raise `so many` events at each loss")
 	flag.Parse()
 	debug.SetGCPercent(400)
 
@@ -33,6 +36,8 @@ func main() {
 	case *seeds > 0:
 		many := &many{from: *from, seeds: *seeds, workers: *workers, out: os.Stdout, progress: !*quiet}
 		os.Exit(many.run())
+	case *figures:
+		os.Exit(print(os.Stdout, *events))
 	case *file != "":
 		text, err := os.ReadFile(*file)
 		if err != nil {
@@ -48,6 +53,14 @@ func main() {
 	}
 	flag.Usage()
 	os.Exit(2)
+}
+
+// print prints the figures.
+func print(out io.Writer, events int) int {
+	if !sim.Figures(out, events) {
+		return 1
+	}
+	return 0
 }
 
 func fail(err error) {
