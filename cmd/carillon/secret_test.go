@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/carillon-go/carillon/site"
 	"github.com/carillon-go/carillon/site/sqlsite"
@@ -129,8 +128,8 @@ func TestSecretRotate_LosesNothingWhileProcessesRun(t *testing.T) { // G5
 	if got := states(b.site("peers")); got != "1 revoked, 2 revoked, 3 active" {
 		t.Errorf("the keys are %s", got)
 	}
-	time.Sleep(time.Second)
 	for _, p := range all {
+		eventually(t, patience, p.name+" has raised a thousand events", func() bool { return len(p.report().Raised) >= 1000 })
 		p.say("quiet")
 	}
 	for p, r := range settle(t, all...) {
