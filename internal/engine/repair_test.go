@@ -527,6 +527,48 @@ func TestMembers_ANewcomersRowTellsWhatWasLostOfItsBeginning(t *testing.T) {
 	}
 }
 
+func TestMembers_AStreamWhoseRowWasLostIsMissed(t *testing.T) {
+	m, other, now, fx := pair(t)
+	lost := site.NewStreamID(9, 9)
+	reset := wire.Reset{Old: lost, Mark: site.Mark{Frame: 3, Next: 3}}
+	tell(m, other, now, reset, fx)
+	tell(m, other, now, reset, fx)
+	if len(fx.Items) != 1 || fx.Items[0].Stream != lost || fx.Items[0].Missed == nil || fx.Items[0].Missed.Exact || fx.Items[0].Missed.Reason != ReasonReset {
+		t.Errorf("told %+v, want once that events of a stream nobody here knew may be missed", fx.Items)
+	}
+}
+
+func TestMissed_IsExactAboveAGuessedBaselineOnlyOnceSomethingCame(t *testing.T) {
+	m, other, now, fx := New(testConfig(site.NewStreamID(1, 1), 1)), site.NewStreamID(2, 2), time.Unix(0, 0), &Effects{}
+	m.Start(now, []site.Member{{Site: testSite, Stream: other, State: site.MemberOpen, Mark: site.Mark{Frame: 3, Next: 3}}}, fx)
+	passes(m, now.Add(baselineWait), fx, func(time.Time) {})
+	if !m.InStep() {
+		t.Fatal("not in step, though the other is silent")
+	}
+	now = now.Add(baselineWait)
+	arrive(m, other, now, 6, 5, 1, fx)
+	arrive(m, other, now, 8, 7, 1, fx)
+	fx.Reset()
+	m.Tick(now.Add(m.cfg.MissedAfter), fx)
+	if len(fx.Items) != 2 || fx.Items[0].Missed.Exact || fx.Items[0].Missed.First != 3 || !fx.Items[1].Missed.Exact {
+		t.Errorf("told %+v, want events 3 and 4, which may be older than this instance, inexactly, and event 6 exactly", fx.Items)
+	}
+}
+
+func TestPrecheck_RefusesReplaysBeforeTheirTagsAreComputed(t *testing.T) {
+	m, other, now, fx := pair(t)
+	live(m, other, now, 3, site.Mark{}, fx)
+	arrive(m, other, now, 1, 0, 1, fx)
+	for _, h := range []wire.Header{{Type: wire.TypeHeartbeat, Stream: other, Number: 3}, {Type: wire.TypeEvents, Stream: other, Number: 1}} {
+		if v := m.Precheck(h); v != Duplicate {
+			t.Errorf("%+v: %v, want Duplicate", h, v)
+		}
+		if h.Number++; m.Precheck(h) != Accepted {
+			t.Errorf("%+v: %v, want it accepted", h, m.Precheck(h))
+		}
+	}
+}
+
 func TestWindow_BeyondItsBoundAFrameIsNotTaken(t *testing.T) {
 	var w window
 	w.begin(site.Mark{})
@@ -799,6 +841,9 @@ func TestClone_IsWhoSaysWhatWeNeverSaid(t *testing.T) {
 		if m.Own(clone.h, clone.frame, fx); !fx.Cloned {
 			t.Errorf("%s went unnoticed", what)
 		}
+		if len(fx.Items) != 1 || fx.Items[0].Missed == nil || fx.Items[0].Stream != m.cfg.Stream || fx.Items[0].Missed.Exact {
+			t.Errorf("%s: told %+v, want that events of the own stream may be missed", what, fx.Items)
+		}
 	}
 	m.Renumber(now, site.NewStreamID(9, 9), fx)
 	if got := spoken[wire.Reset](t, fx); len(got) != 1 || !got[0].Doubtful {
@@ -863,7 +908,7 @@ func TestCluster_SurvivorsRepairTheTailOfADeadSender(t *testing.T) {
 		c := newCluster(t, seed)
 		c.tweak = func(cfg *Config) { cfg.MissedAfter = 10 * time.Second }
 		a, b, d := c.start(), c.start(), c.start()
-		c.run(3 * time.Second)
+		c.run(3300 * time.Millisecond) // rows are written at full seconds, and must not tell of the tail
 		c.cut = func(_, to *node) bool { return to == d }
 		for range 20 {
 			a.raise(1, 8, true)
@@ -882,7 +927,7 @@ func TestCluster_SurvivorsRepairTheTailOfADeadSender(t *testing.T) {
 func TestCluster_SurvivorsRepairForOneThatHasLeft(t *testing.T) {
 	c := newCluster(t, 1)
 	a, b, d := c.start(), c.start(), c.start()
-	c.run(3 * time.Second)
+	c.run(3300 * time.Millisecond)
 	c.cut = func(_, to *node) bool { return to == d }
 	for range 20 {
 		a.raise(1, 8, false)
