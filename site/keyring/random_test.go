@@ -49,7 +49,7 @@ const (
 // views against instances that do everything late, and looks at every frame on
 // its way: whoever runs can verify it.
 func TestNext_NeverMeetsAKeyThatItCannotVerify(t *testing.T) {
-	seeds := uint64(100)
+	seeds := uint64(60)
 	if testing.Short() {
 		seeds = 20
 	}

@@ -232,6 +232,21 @@ func TestRotate_GoesOnWhenARowIsReaped(t *testing.T) {
 	})
 }
 
+func TestRotate_CountsNoOutageAsLapsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.instance(w.site)
+		w.instance(w.site)()
+		time.Sleep(lease + time.Second)
+		time.AfterFunc(5*time.Second, func() { w.db.SetDown(errors.New("away")) })
+		time.AfterFunc(10*time.Minute, func() { w.db.SetDown(nil) })
+		time.AfterFunc(10*time.Minute+30*time.Second, func() { w.db.Reap(context.WithoutCancel(t.Context()), 0) })
+		if _, err := w.rotate(keyring.Options{}); err != nil || w.states() != "1 revoked, 2 active" {
+			t.Errorf("%v: %s; want an outage to count for nothing", err, w.states())
+		}
+	})
+}
+
 func TestRotate_OutlastsTheDatabase(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -273,7 +288,11 @@ func TestRotate_SeveralAtOnceMakeOneKey(t *testing.T) {
 		errs := make(chan error)
 		for range 5 {
 			go func() {
-				_, err := keyring.Rotate(t.Context(), w.db, "app", keyring.Options{})
+				_, err := keyring.Rotate(t.Context(), w.db, "app", keyring.Options{Progress: func(p keyring.Progress) {
+					if p.Err != nil {
+						t.Errorf("that another was quicker is told as an outage: %v", p.Err)
+					}
+				}})
 				errs <- err
 			}()
 		}
