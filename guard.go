@@ -35,6 +35,7 @@ const (
 type guard struct {
 	suspects map[site.StreamID]*suspect
 	heard    []engine.Heard // not looked at yet
+	answered map[site.StreamID]answered
 	copies   map[site.StreamID]*Source
 	changed  broadcast
 
@@ -48,6 +49,14 @@ type suspect struct {
 	asked   int
 	nextAt  time.Time
 	resting bool // it did not answer
+}
+
+// answered is what another was answered last. Questions can be replayed, and a
+// read of the database and an answer must not be had for nothing.
+type answered struct {
+	witness [16]byte
+	times   int
+	at      time.Time
 }
 
 // suspectLocked has the guard look at an instance. b.mu is held.
@@ -66,10 +75,48 @@ func (b *Broker) suspectLocked(s site.StreamID) {
 // heardWitnessLocked keeps what was heard until the member table has been read
 // after it. b.mu is held.
 func (b *Broker) heardWitnessLocked(h engine.Heard) {
-	if len(b.guard.heard) < maxSuspects {
-		b.guard.heard = append(b.guard.heard, h)
+	g := &b.guard
+	if h.Witness.Yours != (wire.ID{}) {
+		if s := g.suspects[h.Stream]; s == nil || s.witness != h.Witness.Yours {
+			return // not asked, or answered before
+		}
+	} else if !g.mayAnswer(h.Stream, h.Witness.Mine, time.Now()) {
+		return
+	}
+	if len(g.heard) < maxSuspects {
+		g.heard = append(g.heard, h)
 		poke(b.followWake)
 	}
+}
+
+// mayAnswer counts a question, and reports whether it may be answered: each as
+// often as it is asked, at most twice a second.
+func (g *guard) mayAnswer(s site.StreamID, witness [16]byte, now time.Time) bool {
+	a, known := g.answered[s]
+	switch {
+	case known && now.Sub(a.at) < witnessAgain/2:
+		return false
+	case a.witness != witness:
+		a = answered{witness: witness}
+	case a.times >= witnessTries:
+		return false
+	}
+	if !known && len(g.answered) >= maxSuspects {
+		for s, old := range g.answered {
+			if now.Sub(old.at) > witnessRest {
+				delete(g.answered, s)
+			}
+		}
+		if len(g.answered) >= maxSuspects {
+			return false
+		}
+	}
+	if g.answered == nil {
+		g.answered = map[site.StreamID]answered{}
+	}
+	a.times, a.at = a.times+1, now
+	g.answered[s] = a
+	return true
 }
 
 // takeWitnesses returns what was heard so far. The next read of the member table
@@ -150,7 +197,7 @@ func (b *Broker) judgeLocked(now time.Time, h engine.Heard) {
 	g := &b.guard
 	s := g.suspects[h.Stream]
 	if s == nil || s.witness != h.Witness.Yours {
-		return // not asked, or answered before
+		return // answered twice since the read began
 	}
 	row := b.rows.members[h.Stream]
 	if h.Witness.Seen || row != nil && row.Witness == h.Witness.Mine {

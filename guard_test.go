@@ -9,6 +9,7 @@ import (
 
 	"github.com/carillon-go/carillon"
 	"github.com/carillon-go/carillon/carillontest"
+	"github.com/carillon-go/carillon/internal/wire"
 	"github.com/carillon-go/carillon/provider/providertest"
 )
 
@@ -100,6 +101,40 @@ func TestGuard_AnInstanceWithoutItsDatabaseIsNotAccused(t *testing.T) {
 			if p := c.Broker(i).Status().Problems; len(p) > 0 {
 				t.Errorf("instance %d: %v", i, p)
 			}
+		}
+	})
+}
+
+// Whoever captured a question can send it again. That must not make instances
+// talk, nor read the database, as fast as the network goes.
+func TestGuard_AReplayedQuestionIsHardlyAnswered(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := newTarget(t)
+		self := g.Members()[0].Stream
+		for _, m := range g.Members() {
+			if m.Self {
+				self = m.Stream
+			}
+		}
+		g.puppet.stream[15]++ // nobody has registered that one
+		question := func(mine byte) []byte {
+			h := g.puppet.header(1)
+			h.Type, h.Ordinal, h.Count = wire.TypeWitness, 0, 0
+			return g.puppet.frame(h, g.puppet.key(), wire.Witness{To: self, Mine: wire.ID{mine}}.Append(nil))
+		}
+		captured := question(1)
+		for range 1000 {
+			g.puppet.send(captured)
+			g.pass(time.Millisecond)
+		}
+		g.pass(time.Minute)
+		for range 1000 {
+			g.puppet.send(captured)
+			g.pass(100 * time.Millisecond)
+		}
+		// Five answers to the question, and five questions of its own.
+		if n := len(g.puppet.frames(wire.TypeWitness)); n == 0 || n > 10 {
+			t.Errorf("%d frames in answer to one question sent 2,000 times", n)
 		}
 	})
 }

@@ -145,6 +145,12 @@ func (b *Broker) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// A change since the keys were read is not reported again.
+	if len(snap.Sites) > 0 {
+		if err := b.useSites(snap.Sites, snap.Now); err != nil {
+			return err
+		}
+	}
 	now := time.Now()
 	b.health.note(now, b.cfg.Lease, nil)
 	b.mu.Lock()

@@ -116,7 +116,7 @@ const (
 	MissedEvicted
 	// MissedOverflow: more was missing, or held before Enable, than there is room for.
 	MissedOverflow
-	// MissedPeerLost: the sender is gone.
+	// MissedPeerLost: the sender has fallen silent, and nobody else could repair it.
 	MissedPeerLost
 	// MissedLocalQueue: arrived, and a subscriber of this instance was too slow.
 	// Its queue was full; other subscribers may have heard it.

@@ -13,7 +13,7 @@ const (
 	acknowledgeWait = 2 * time.Second        // for others to acknowledge
 	acknowledgePoll = 100 * time.Millisecond // others may fall silent, which no frame tells
 	byeWait         = 500 * time.Millisecond // for providers to take the goodbye
-	leaveWait       = time.Second            // for the database to close the row
+	leaveWait       = time.Second            // for the database to close the row, when time is up
 )
 
 // Shutdown ends b in good order: what was raised is handed to every provider and, if it can be
@@ -117,7 +117,7 @@ func (b *Broker) teardown(ctx context.Context) error {
 	// The row is closed when nobody can renew it any more or take a new stream.
 	b.stopRows()
 	b.rowLoop.Wait()
-	if err := b.leave(); err != nil {
+	if err := b.leave(ctx); err != nil {
 		errs = append(errs, err)
 	}
 	b.stopLoops()
@@ -137,8 +137,9 @@ func (b *Broker) teardown(ctx context.Context) error {
 }
 
 // leave closes the rows of this instance: the present one with the final mark, and
-// those of which it is not clear whether they were ever made.
-func (b *Broker) leave() error {
+// those of which it is not clear whether they were ever made. A row that stays open is
+// waited for by others, so as long as ctx lasts it gets as much time as any call.
+func (b *Broker) leave(ctx context.Context) error {
 	own := *b.own.Load()
 	if len(own) == 0 {
 		return nil
@@ -149,7 +150,14 @@ func (b *Broker) leave() error {
 		mark = b.machine.Mark()
 	}
 	b.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), leaveWait)
+	limit := leaveWait
+	if ctx.Err() == nil {
+		limit = databaseTimeout
+		if end, ok := ctx.Deadline(); ok {
+			limit = max(leaveWait, min(limit, time.Until(end)))
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	self := b.self.Load().Stream
 	for i := len(own) - 1; i >= 0; i-- {
