@@ -463,3 +463,42 @@ func TestSetFloors_WeakensOnTheExplicitWordOnly(t *testing.T) {
 		}
 	}
 }
+
+// A rival changes the site each time just before somebody else does.
+type rival struct {
+	*memsite.Database
+	times int
+}
+
+func (r *rival) ChangeSite(ctx context.Context, next site.Site) (site.Site, error) {
+	if r.times++; r.times%2 == 1 {
+		sites, err := r.Sites(ctx)
+		if err != nil {
+			return site.Site{}, err
+		}
+		sites[0].Floors.MACRequired = !sites[0].Floors.MACRequired
+		if _, err := r.Database.ChangeSite(ctx, sites[0]); err != nil {
+			return site.Site{}, err
+		}
+	}
+	return r.Database.ChangeSite(ctx, next)
+}
+
+func TestRotate_ReadsAgainWhenAnotherWasQuicker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.instance(w.site)
+		r := &rival{Database: w.db}
+		_, err := keyring.Rotate(t.Context(), r, "app", keyring.Options{Progress: func(p keyring.Progress) {
+			if p.Err != nil {
+				t.Errorf("a conflict is told as an outage: %v", p.Err)
+			}
+		}})
+		if err != nil || w.states() != "1 revoked, 2 active" || r.times != 8 {
+			t.Errorf("%v: %s after %d attempts; want each of 4 changes twice", err, w.states(), r.times)
+		}
+		if _, err := keyring.RevokeNow(t.Context(), r, "app", nil); err != nil || w.states() != "1 revoked, 2 compromised, 3 active" {
+			t.Errorf("in an emergency: %v: %s", err, w.states())
+		}
+	})
+}
