@@ -309,6 +309,14 @@ func MissedAtMost(part float64) Expectation {
 // NothingMissed is MissedAtMost(0).
 func NothingMissed(o *Outcome) error { return MissedAtMost(0)(o) }
 
+// SomethingMissed expects that there were events which nobody could repair.
+func SomethingMissed(o *Outcome) error {
+	if o.Verdict.Missed == 0 {
+		return errors.New("nothing was missed, though something must be")
+	}
+	return nil
+}
+
 // NoDropsBut expects that the library dropped for no reasons but these.
 func NoDropsBut(reasons ...string) Expectation {
 	return func(o *Outcome) error {
@@ -326,6 +334,16 @@ func Drops(reason string) Expectation {
 	return func(o *Outcome) error {
 		if o.Drops[reason] == 0 {
 			return fmt.Errorf("nothing was dropped as %s; dropped: %s", reason, counts(o.Drops))
+		}
+		return nil
+	}
+}
+
+// Reported expects that OnMissed was told of this reason, with whatever number.
+func Reported(reason string) Expectation {
+	return func(o *Outcome) error {
+		if _, ok := o.Verdict.Reasons[reason]; !ok {
+			return fmt.Errorf("no miss was reported as %s", reason)
 		}
 		return nil
 	}

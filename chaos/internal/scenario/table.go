@@ -164,6 +164,30 @@ func Table() []Scenario {
 			Expect: []Expectation{lost},
 		},
 		{
+			Name: "kill-unheard", What: "An instance is killed when half of its last second has reached nobody, nor did any question reach it.",
+			Play: func(s *Stage) {
+				last := s.Instances[0]
+				s.Faulty(time.Second, lab.Faults{LossIn: 1, LossOut: 0.5}, last)
+				s.Dead(time.Second, last)
+			},
+			Expect: []Expectation{lost, SomethingMissed},
+		},
+		{
+			// Member rows, which tell the same, are written every 20 s here.
+			Name: "silence", What: "Everybody falls silent while a fifth is lost, so that only heartbeats tell of the last events.", Lease: time.Minute,
+			Play: func(s *Stage) {
+				s.Around("loss",
+					func() error { return SetFaults(lab.Faults{LossIn: 0.2}, s.Instances...) },
+					func() error { return SetFaults(lab.Faults{}, s.Instances...) },
+					func() {
+						s.Wait(3 * time.Second)
+						s.do(func() error { return s.SetRate(0) })
+						s.Wait(time.Second)
+					})
+			},
+			Expect: []Expectation{lost, NothingMissed},
+		},
+		{
 			Name: "restart", What: "Instances end in good order, one after the other, and start again.", Provider: "tcp",
 			Play: func(s *Stage) {
 				for _, in := range s.Instances {
@@ -187,6 +211,7 @@ func Table() []Scenario {
 				s.Wait(time.Second)
 				s.Down(8 * time.Second)
 			},
+			Expect: []Expectation{NothingMissed, Reported("isolated")},
 		},
 		{
 			Name: "database-killed-tcp", What: "MariaDB is killed, and instances with it, which start before it is back.", Database: database.MariaDB, Provider: "tcp",
@@ -209,15 +234,17 @@ func Table() []Scenario {
 			Play: func(s *Stage) {
 				s.Faulty(9*time.Second, lab.Faults{CutDatabase: true}, s.Instances[:2]...)
 			},
-			Expect: []Expectation{lost},
+			Expect: []Expectation{lost, NothingMissed, Reported("isolated")},
 		},
 		{
 			Name: "database-locked", What: "The SQLite file is locked for longer than a lease.",
-			Play: func(s *Stage) { s.Locked(8 * time.Second) },
+			Play:   func(s *Stage) { s.Locked(8 * time.Second) },
+			Expect: []Expectation{NothingMissed, Reported("isolated")},
 		},
 		{
 			Name: "disk-full", What: "The disk with the SQLite file is full for longer than a lease.", DiskBytes: 1 << 20,
-			Play: func(s *Stage) { s.Full(8 * time.Second) },
+			Play:   func(s *Stage) { s.Full(8 * time.Second) },
+			Expect: []Expectation{NothingMissed},
 		},
 		{
 			Name: "rotate", What: "The key is rotated under load, again and again.", Load: 30 * time.Second,
