@@ -2,6 +2,7 @@ package carillon_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -364,6 +365,20 @@ func TestKey_RotatedWhileThereWasNoRow(t *testing.T) {
 		time.Sleep(11 * time.Hour)
 		if st := b.Status(); joins != 2 || st.Key != 2 {
 			t.Errorf("%d joins, %+v; want two, and key 2 to be in use at once", joins, st)
+		}
+	})
+}
+
+func TestOpen_AddsNoAdviceToWhatSaysItself(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		for _, sentinel := range []error{site.ErrRestored, site.ErrSecret} {
+			mem, bus := site2()
+			db := &hookedDB{Database: mem, before: func(context.Context, string) error { return fmt.Errorf("%w: do this", sentinel) }}
+			_, err := carillon.Open(t.Context(), config(db, bus.Provider()))
+			wantErr(t, "Open", err, sentinel)
+			if !strings.HasSuffix(err.Error(), ": do this") {
+				t.Errorf("the advice in %q is not the last word", err)
+			}
 		}
 	})
 }

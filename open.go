@@ -192,6 +192,8 @@ func (b *Broker) ask(ctx context.Context, tried string, call func(ctx context.Co
 		return fmt.Errorf("%s: %w; configure the address of the primary", tried, err)
 	case errors.Is(err, site.ErrFull):
 		return fmt.Errorf("%s: %w; end instances, or wait until dead ones are reaped", tried, err)
+	case errors.Is(err, site.ErrSecret), errors.Is(err, site.ErrRestored):
+		return fmt.Errorf("%s: %w", tried, err) // it says itself what to do
 	case bounded.Err() != nil:
 		return fmt.Errorf("%s: the site database did not answer within %v: %w; check that it runs and can be reached at the address configured, and that its connection pool has room", tried, databaseTimeout, err)
 	}

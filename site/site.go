@@ -256,6 +256,14 @@ var (
 	// was stored. It is never returned because the database is away or busy.
 	ErrConflict = errors.New("site: the site was changed meanwhile")
 
+	// ErrRestored reports a database that is older than it is known to have been: it was
+	// restored from a backup, or is another database. The error says what to do.
+	ErrRestored = errors.New("site: the database is older than it was")
+
+	// ErrSecret reports a stored secret that this program cannot read, or is not
+	// to read, as it is configured. The error says what to do.
+	ErrSecret = errors.New("site: a stored secret cannot be used")
+
 	// ErrFull reports a site with as many open member rows as the database allows.
 	// Rows of dead instances stop counting when they are reaped.
 	ErrFull = errors.New("site: the site has too many members")

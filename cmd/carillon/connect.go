@@ -177,9 +177,9 @@ func databaseProblem(s *appsettings.Settings, err error) error {
 		return noSites(s)
 	}
 	switch {
-	case errors.Is(err, sqlsite.ErrKeyEncryption):
+	case errors.Is(err, site.ErrSecret):
 		return &problem{exitDatabase, fmt.Errorf("the site database (%s) cannot be used: %w", s.Database.Driver, err), "where the keys are configured: Carillon:Database:KeyEncryptionKeys"}
-	case errors.Is(err, sqlsite.ErrRestored):
+	case errors.Is(err, site.ErrRestored):
 		return &problem{exitDatabase, fmt.Errorf("the site database (%s) cannot be used: %w", s.Database.Driver, err), "where the lowest generation is configured: Carillon:Database:LowestGeneration"}
 	}
 	hint := "is it running, and may this user log in? another database: --database DRIVER:DSN"

@@ -246,7 +246,7 @@ func (c *secretRotateCmd) problem(s *appsettings.Settings, err error) error {
 		return &problem{exitFailed, err, "to carry on: " + again}
 	case errors.Is(err, keyring.ErrUnderWay), errors.Is(err, keyring.ErrCompromised):
 		return &problem{exitFailed, err, "its state: " + invocation() + " secret list"}
-	case errors.Is(err, site.ErrSchema), errors.Is(err, site.ErrBusy), errors.Is(err, sqlsite.ErrKeyEncryption):
+	case errors.Is(err, site.ErrSchema), errors.Is(err, site.ErrBusy), errors.Is(err, site.ErrSecret):
 		return databaseProblem(s, err)
 	}
 	return err

@@ -174,7 +174,7 @@ func (d *driver) final(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return d.stopped(ctx)
-	case d.seen.IsZero(), errors.Is(err, site.ErrSchema):
+	case d.seen.IsZero(), errors.Is(err, site.ErrSchema), errors.Is(err, site.ErrSecret), errors.Is(err, site.ErrRestored):
 		return fmt.Errorf("keyring: rotate the key of site %q: %w", d.name, err)
 	}
 	return nil

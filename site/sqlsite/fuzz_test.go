@@ -38,7 +38,7 @@ func FuzzOpenSecret(f *testing.F) {
 			got, err := d.openSecret(in, "app", k, stored)
 			switch {
 			case err != nil:
-				if !got.IsZero() || len(stored) != site.SecretLen && !errors.Is(err, ErrKeyEncryption) {
+				if !got.IsZero() || len(stored) != site.SecretLen && !errors.Is(err, site.ErrSecret) {
 					t.Errorf("%s: %v, secret zero: %v", name, err, got.IsZero())
 				}
 			case got.IsZero():

@@ -8,25 +8,19 @@ import (
 	"github.com/carillon-go/carillon/site"
 )
 
-var (
-	// ErrRestored reports a database whose generation is below the one that this program was
-	// told it must have, see [WithLowestGeneration]: it was restored from a backup, or is
-	// another database. [Database.AcceptRestore] is how an operator says that this is meant.
-	ErrRestored = errors.New("sqlsite: the site database is older than it was")
-
-	// ErrLive reports instances that run on a database, so that it is no copy that nobody
-	// uses yet.
-	ErrLive = errors.New("sqlsite: instances are live in the database")
-)
+// ErrLive reports instances that run on a database, so that it is no copy that nobody
+// uses yet.
+var ErrLive = errors.New("sqlsite: instances are live in the database")
 
 // WithLowestGeneration refuses a database in which the last change to any site has a
-// generation below n. Kept outside of the database and raised after each change to
+// generation below n, with [site.ErrRestored]. [Database.AcceptRestore] is how an operator says
+// that it is the right one nevertheless. Kept outside of the database and raised after each change to
 // keys, it notices a restored backup, in which keys that were revoked may be in use again.
 func WithLowestGeneration(n uint64) Option {
 	return func(d *Database) { d.lowestGeneration = n }
 }
 
-// checkGeneration returns [ErrRestored] if the database is below its floor.
+// checkGeneration returns [site.ErrRestored] if the database is below its floor.
 func (d *Database) checkGeneration(ctx context.Context, c *conn) error {
 	if d.lowestGeneration == 0 {
 		return nil
@@ -38,7 +32,7 @@ func (d *Database) checkGeneration(ctx context.Context, c *conn) error {
 	}
 	if err == nil && n < d.lowestGeneration {
 		return finding("%w: it has generation %d, and %d is the lowest to be accepted; if it is the right database and was restored from a backup, say so to it: carillon site accept-restore",
-			ErrRestored, n, d.lowestGeneration)
+			site.ErrRestored, n, d.lowestGeneration)
 	}
 	return err
 }

@@ -9,7 +9,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 
 	"github.com/carillon-go/carillon/site"
 )
@@ -24,14 +23,10 @@ type KeyEncryption struct {
 	// Former are keys that only open, while one is exchanged for another.
 	Former []site.Secret
 
-	// Required refuses secrets that are plain. Without it they are read, so
+	// Required refuses secrets that are plain, with [site.ErrSecret]. Without it they are read, so
 	// that encryption can begin while instances run.
 	Required bool
 }
-
-// ErrKeyEncryption reports secrets that the key-encryption key of this program does
-// not open, that need one, or that are plain where that is not allowed.
-var ErrKeyEncryption = errors.New("sqlsite: a secret at rest cannot be used")
 
 // WithKeyEncryption keeps secrets encrypted, see [KeyEncryption]. All instances
 // of all sites of a database need it before the first secret is
@@ -112,13 +107,13 @@ func (d *Database) openSecret(s site.ID, name string, k site.Key, stored []byte)
 	case len(stored) == 0 && k.State.Ended():
 		return site.Secret{}, nil
 	case len(stored) == site.SecretLen && d.encryption.Required:
-		return site.Secret{}, finding("%w: that of key %d of site %q is not encrypted, and this program requires it; encrypt those there are: carillon secret encrypt", ErrKeyEncryption, k.ID, name)
+		return site.Secret{}, finding("%w: that of key %d of site %q is not encrypted, and this program requires it; encrypt those there are: carillon secret encrypt", site.ErrSecret, k.ID, name)
 	case len(stored) == site.SecretLen:
 		return site.NewSecret(stored)
 	case len(stored) != sealedLen || stored[0] != sealedVersion:
-		return site.Secret{}, finding("%w: that of key %d of site %q has %d bytes and is in no form that this program knows; was it written by a newer one?", ErrKeyEncryption, k.ID, name, len(stored))
+		return site.Secret{}, finding("%w: that of key %d of site %q has %d bytes and is in no form that this program knows; was it written by a newer one?", site.ErrSecret, k.ID, name, len(stored))
 	case len(d.wraps) == 0:
-		return site.Secret{}, finding("%w: that of key %d of site %q is encrypted, and this program has no key-encryption key; configure the one that the other instances have", ErrKeyEncryption, k.ID, name)
+		return site.Secret{}, finding("%w: that of key %d of site %q is encrypted, and this program has no key-encryption key; configure the one that the other instances have", site.ErrSecret, k.ID, name)
 	}
 	id, nonce, sealed := stored[1:1+wrapIDLen], stored[1+wrapIDLen:1+wrapIDLen+12], stored[1+wrapIDLen+12:]
 	for _, w := range d.wraps {
@@ -127,11 +122,11 @@ func (d *Database) openSecret(s site.ID, name string, k site.Key, stored []byte)
 		}
 		plain, err := w.aead.Open(nil, nonce, sealed, sealedFor(s, k))
 		if err != nil {
-			return site.Secret{}, finding("%w: that of key %d of site %q was altered, or belongs to another row; restore the tables from a backup, or revoke the key", ErrKeyEncryption, k.ID, name)
+			return site.Secret{}, finding("%w: that of key %d of site %q was altered, or belongs to another row; restore the tables from a backup, or revoke the key", site.ErrSecret, k.ID, name)
 		}
 		return site.NewSecret(plain)
 	}
-	return site.Secret{}, finding("%w: that of key %d of site %q is encrypted under the key-encryption key %x, and this program has %x; configure the one that the other instances have", ErrKeyEncryption, k.ID, name, id, d.wraps[0].id)
+	return site.Secret{}, finding("%w: that of key %d of site %q is encrypted under the key-encryption key %x, and this program has %x; configure the one that the other instances have", site.ErrSecret, k.ID, name, id, d.wraps[0].id)
 }
 
 // EncryptSecrets stores every secret as [KeyEncryption] says: those that are plain, or

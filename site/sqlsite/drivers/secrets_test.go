@@ -76,7 +76,7 @@ func TestKeyEncryption_SecretsRestEncrypted(t *testing.T) {
 		// The row of one key does not serve for another.
 		mustExec(t, s.admin, fmt.Sprintf("UPDATE %skeys SET secret = (SELECT secret FROM (SELECT * FROM %[1]skeys) x WHERE key_id = 1) WHERE key_id = 2", s.prefix))
 		_, err := again.Sites(t.Context())
-		wantError(t, "a secret copied into another row", err, sqlsite.ErrKeyEncryption, "key 2", "altered", "another row")
+		wantError(t, "a secret copied into another row", err, site.ErrSecret, "key 2", "altered", "another row")
 	})
 }
 
@@ -94,7 +94,7 @@ func TestKeyEncryption_SaysWhatIsWrongAndWhatToDo(t *testing.T) {
 		}
 		strict := s.with(t, sqlsite.WithKeyEncryption(sqlsite.KeyEncryption{Key: one, Required: true}))
 		_, err := strict.Sites(t.Context())
-		wantError(t, "plain secrets where encrypted ones are required", err, sqlsite.ErrKeyEncryption, "key 1", "not encrypted", "carillon secret encrypt")
+		wantError(t, "plain secrets where encrypted ones are required", err, site.ErrSecret, "key 1", "not encrypted", "carillon secret encrypt")
 
 		if n, err := strict.EncryptSecrets(t.Context()); n != 2 || err != nil {
 			t.Fatalf("EncryptSecrets() = %d, %v", n, err)
@@ -103,10 +103,10 @@ func TestKeyEncryption_SaysWhatIsWrongAndWhatToDo(t *testing.T) {
 			t.Error("encrypted secrets are others than before")
 		}
 		_, err = plain.Sites(t.Context())
-		wantError(t, "no key-encryption key", err, sqlsite.ErrKeyEncryption, "is encrypted", "has no key-encryption key; configure")
+		wantError(t, "no key-encryption key", err, site.ErrSecret, "is encrypted", "has no key-encryption key; configure")
 		other := s.with(t, sqlsite.WithKeyEncryption(sqlsite.KeyEncryption{Key: two}))
 		_, err = other.EnsureSite(t.Context(), "app")
-		wantError(t, "another key-encryption key", err, sqlsite.ErrKeyEncryption, "encrypted under the key-encryption key", "configure the one that the other instances have")
+		wantError(t, "another key-encryption key", err, site.ErrSecret, "encrypted under the key-encryption key", "configure the one that the other instances have")
 		for _, text := range []string{fmt.Sprintf("%x", one.Reveal()), fmt.Sprintf("%x", two.Reveal())} {
 			if strings.Contains(err.Error(), text[:16]) {
 				t.Errorf("the error shows a key: %v", err)
@@ -158,11 +158,11 @@ func TestLowestGeneration_RefusesARestoredDatabase(t *testing.T) { // G7
 		}
 		above := s.with(t, sqlsite.WithLowestGeneration(grown.Generation+1))
 		_, err := above.EnsureSite(t.Context(), "app")
-		wantError(t, "EnsureSite below the lowest generation", err, sqlsite.ErrRestored, fmt.Sprint(grown.Generation+1), "carillon site accept-restore")
+		wantError(t, "EnsureSite below the lowest generation", err, site.ErrRestored, fmt.Sprint(grown.Generation+1), "carillon site accept-restore")
 		_, err = above.EnsureSite(t.Context(), "a new one")
-		wantError(t, "EnsureSite of a new site below the lowest generation", err, sqlsite.ErrRestored)
+		wantError(t, "EnsureSite of a new site below the lowest generation", err, site.ErrRestored)
 		_, err = above.Sites(t.Context())
-		wantError(t, "Sites below the lowest generation", err, sqlsite.ErrRestored)
+		wantError(t, "Sites below the lowest generation", err, site.ErrRestored)
 	})
 }
 
