@@ -6,6 +6,10 @@ import (
 	"github.com/carillon-go/carillon/internal/wire"
 )
 
+// fragmentCost is what a fragment takes beside its body: the rest of its frame, which is kept
+// with it, and what says what it is. Without it, chunks of one byte would cost nothing.
+const fragmentCost = 192
+
 // A partial is an event that arrives in fragments. Its frames have consecutive
 // numbers, so any one of them tells where all of them are.
 type partial struct {
@@ -14,6 +18,7 @@ type partial struct {
 	size        int
 	chunks      []wire.Fragment
 	bytes       int
+	held        int  // bytes that the chunks take, with the frames they came in
 	dead        bool // told as missed; kept until its frames have passed
 	unseen      bool // it began before the baseline: nobody is told of it
 }
@@ -38,6 +43,7 @@ func (m *Machine) acceptFragment(p *peer, h wire.Header, body []byte, fx *Effect
 	}
 	part.chunks = append(part.chunks, f)
 	part.bytes += len(f.Chunk)
+	part.held += len(body) + fragmentCost
 	if uint64(len(part.chunks)) < part.last-part.first+1 {
 		for p.partBytes() > m.cfg.HoldBytes+m.cfg.MaxEventBytes {
 			m.kill(p, p.parts[slices.IndexFunc(p.parts, func(q *partial) bool { return !q.dead })], ReasonOverflow, fx)
@@ -113,7 +119,7 @@ func (m *Machine) kill(p *peer, part *partial, why Reason, fx *Effects) {
 	if part.dead {
 		return
 	}
-	part.dead, part.chunks, part.bytes = true, nil, 0
+	part.dead, part.chunks, part.bytes, part.held = true, nil, 0, 0
 	m.miss(p, part.ordinal, part.ordinal+1, why, fx)
 }
 
@@ -144,7 +150,7 @@ func (p *peer) prune() {
 
 func (p *peer) partBytes() (n int) {
 	for _, q := range p.parts {
-		n += q.bytes
+		n += q.held
 	}
 	return n
 }

@@ -31,15 +31,20 @@ type resend struct {
 
 // heardNAKOfOurs answers p, which asks for frames of one of our streams.
 func (m *Machine) heardNAKOfOurs(now time.Time, p *peer, r *ring, end, handed site.Mark, nak wire.NAK, fx *Effects) {
+	m.earn(now)
 	gones := 0
 	for _, asked := range nak.Ranges {
 		if asked.First > handed.Frame {
 			break // it is on its way
 		}
 		low := r.low(end)
-		if asked.First <= low.Frame && gones < nakFrames {
+		if asked.First <= low.Frame && gones < nakFrames && m.again.tokens > 0 {
 			gones++
+			from := len(fx.Control)
 			m.sayGone(now, r, wire.Range{First: asked.First, Last: min(asked.Last, low.Frame)}, low, p.stream, fx)
+			for _, c := range fx.Control[from:] {
+				m.again.tokens -= float64(len(c.Frame))
+			}
 		}
 		for n := max(asked.First, low.Frame+1); n <= min(asked.Last, handed.Frame); n++ {
 			f := r.find(n)
@@ -81,13 +86,7 @@ func (m *Machine) resendSome(now time.Time, fx *Effects) {
 	if len(r.queue) == 0 || now.Before(r.nextAt) {
 		return
 	}
-	rate := m.repairRate(now)
-	if r.countAt.IsZero() {
-		r.tokens = rate * repairSaved
-	} else {
-		r.tokens = min(r.tokens+rate*now.Sub(r.countAt).Seconds(), rate*repairSaved)
-	}
-	r.countAt = now
+	rate := m.earn(now)
 	n, burst := 0, 0
 	for n < len(r.queue) && r.tokens > 0 && (burst == 0 || burst+len(r.queue[n].frame) <= resendBurst) {
 		q := &r.queue[n]
@@ -110,6 +109,20 @@ func (m *Machine) resendSome(now time.Time, fx *Effects) {
 	default:
 		r.nextAt = now.Add(max(resendEvery, time.Duration(-r.tokens/rate*float64(time.Second))))
 	}
+}
+
+// earn adds to the budget what the time since the last call is worth, and returns how much
+// a second is.
+func (m *Machine) earn(now time.Time) (rate float64) {
+	r := &m.again
+	rate = m.repairRate(now)
+	if r.countAt.IsZero() {
+		r.tokens = rate * repairSaved
+	} else {
+		r.tokens = min(r.tokens+rate*now.Sub(r.countAt).Seconds(), rate*repairSaved)
+	}
+	r.countAt = now
+	return rate
 }
 
 // repairRate returns how many bytes of repairs a second may cost.

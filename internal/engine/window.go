@@ -119,8 +119,8 @@ func (w *window) observe(now time.Time, number, ord, count uint64) Verdict {
 		switch {
 		case number == w.high.Frame+1 && ord != w.high.Next:
 			return Inconsistent
-		case number == w.high.Frame+1:
-		case w.full():
+		case number == w.high.Frame+1 && len(w.gaps) <= maxGaps:
+		case w.full(): // and what follows the last gap would begin another, so it is part of that
 			// That it exists is known now; it will be asked for again.
 			w.miss(now, end)
 			w.high = end
