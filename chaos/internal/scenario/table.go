@@ -173,8 +173,8 @@ func Table() []Scenario {
 			Expect: []Expectation{lost, SomethingMissed},
 		},
 		{
-			// Member rows, which tell the same, are written every 20 s here.
-			Name: "silence", What: "Everybody falls silent while a fifth is lost, so that only heartbeats tell of the last events.", Lease: time.Minute,
+			// Member rows, which tell how many events there were, are written every 20 s here.
+			Name: "silence", What: "Everybody falls silent while a fifth is lost, so that no later event tells of the last ones.", Lease: time.Minute,
 			Play: func(s *Stage) {
 				s.Around("loss",
 					func() error { return SetFaults(lab.Faults{LossIn: 0.2}, s.Instances...) },
@@ -232,13 +232,13 @@ func Table() []Scenario {
 		{
 			Name: "database-cut", What: "Two instances cannot reach the database for longer than a lease.", Database: database.PostgreSQL,
 			Play: func(s *Stage) {
-				s.Faulty(9*time.Second, lab.Faults{CutDatabase: true}, s.Instances[:2]...)
+				s.Faulty(14*time.Second, lab.Faults{CutDatabase: true}, s.Instances[:2]...)
 			},
 			Expect: []Expectation{lost, NothingMissed, Reported("isolated")},
 		},
 		{
 			Name: "database-locked", What: "The SQLite file is locked for longer than a lease.",
-			Play:   func(s *Stage) { s.Locked(8 * time.Second) },
+			Play:   func(s *Stage) { s.Locked(14 * time.Second) },
 			Expect: []Expectation{NothingMissed, Reported("isolated")},
 		},
 		{
