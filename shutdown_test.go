@@ -486,3 +486,30 @@ func TestBroker_HasNoGoroutinePerSubscriber(t *testing.T) {
 		}
 	})
 }
+
+// Instances that shut down together on a busy database wait for each other. A row
+// that stays open for that is waited for by everybody who comes.
+func TestShutdown_GivesABusyDatabaseTimeToCloseTheRow(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		mem, bus := site2()
+		db := &hookedDB{Database: mem, before: func(ctx context.Context, call string) error {
+			if call != "Leave" {
+				return nil
+			}
+			select {
+			case <-time.After(3 * time.Second):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}}
+		b := mustOpen(t, config(db, bus.Provider()))
+		b.Enable()
+		if err := b.Shutdown(context.Background()); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+		if rows := openRows(t, mem); len(rows) != 0 {
+			t.Errorf("%d rows stay open", len(rows))
+		}
+	})
+}

@@ -152,3 +152,18 @@ func TestWindow_AnyPermutationIsAcceptedOnce(t *testing.T) {
 		}
 	}
 }
+
+// A frame that the full window refused comes again, as every frame does on a
+// network that duplicates. Taking it must not make room for another gap.
+func TestWindow_GapsAreBoundedWhenFramesComeTwice(t *testing.T) {
+	var w window
+	w.begin(site.Mark{})
+	for n := uint64(2); n <= 20_000; n += 2 {
+		for range 2 {
+			w.observe(time.Unix(0, 0), n, n-1, 1)
+		}
+		if len(w.gaps) > maxGaps+1 {
+			t.Fatalf("%d gaps after frame %d, want at most %d", len(w.gaps), n, maxGaps+1)
+		}
+	}
+}
