@@ -170,7 +170,12 @@ func Table() []Scenario {
 				s.Faulty(time.Second, lab.Faults{LossIn: 1, LossOut: 0.5}, last)
 				s.Dead(time.Second, last)
 			},
-			Expect: []Expectation{lost, SomethingMissed},
+			Expect: []Expectation{lost, SomethingMissed, func(o *Outcome) error {
+				if o.Verdict.InDoubt == 0 {
+					return errors.New("nobody was told that a gap is open")
+				}
+				return nil
+			}},
 		},
 		{
 			// Member rows, which tell how many events there were, are written every 20 s here.

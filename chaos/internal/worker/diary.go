@@ -87,6 +87,10 @@ func (d *diary) missed(_ context.Context, m carillon.Missed) {
 	d.write(r)
 }
 
+func (d *diary) inDoubt(s carillon.Source) {
+	d.write(history.Record{Kind: history.InDoubt, Stream: history.Stream(s.Stream)})
+}
+
 // stream returns the stream of this instance; zero while it has no member row.
 func stream(b *carillon.Broker) site.StreamID {
 	for _, m := range b.Members() {

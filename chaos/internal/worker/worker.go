@@ -156,6 +156,7 @@ func join(ctx context.Context, cfg Config, reports *reporter) (*worker, error) {
 	}
 	w.stream = stream(w.broker)
 	w.diary.write(history.Record{Kind: history.Opened, Stream: history.Stream(w.stream)})
+	w.broker.OnInDoubt(w.diary.inDoubt)
 	w.event.OnMissed(w.broker, w.diary.missed)
 	w.event.OnRaised(w.broker, w.diary.heard)
 	w.diary.write(history.Record{Kind: history.Subscribed, Event: eventName})
