@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -51,7 +52,7 @@ func (f *frameReader) next() ([][]byte, error) {
 		// them as far as it is known.
 		used, need, err := f.scan()
 		if used > 0 {
-			f.cut(f.take(used))
+			f.cut(used)
 			return f.frames, nil // an error shows again at the next call
 		}
 		if err != nil {
@@ -87,32 +88,31 @@ func (f *frameReader) scan() (used, need int, err error) {
 	}
 }
 
-// take returns the first n bytes that were read, never to be written again. When
-// they are most of the buffer they stay where they are and the buffer is given away,
-// else they are copied: a frame that somebody keeps holds the memory of what
-// arrived with it, and at most as much again.
-func (f *frameReader) take(n int) []byte {
-	b := f.buf[f.start : f.start+n]
-	if 2*n < len(f.buf) {
-		b = bytes.Clone(b)
-		f.start += n
-		if f.start == f.end {
-			f.start, f.end = 0, 0
+// cut appends the frames in the first n bytes that were read to f.frames. Each has memory of
+// its own, because of frames that arrive together one may be kept for long and the others
+// not, and whoever keeps it counts its bytes and not those of its neighbours. Only one that is
+// most of the buffer stays where it is, and the buffer is given away with it.
+func (f *frameReader) cut(n int) {
+	given := false
+	for end := f.start + n; f.start < end; {
+		b := f.buf[f.start:end]
+		size := prefixLen + int(binary.BigEndian.Uint32(b))
+		frame := b[prefixLen:size:size]
+		if 2*size < len(f.buf) {
+			frame = slices.Clip(bytes.Clone(frame))
+		} else {
+			given = true
 		}
-		return b
+		f.frames = append(f.frames, frame)
+		f.start += size
 	}
-	rest := f.buf[f.start+n : f.end]
-	f.buf = make([]byte, max(readBuffer, len(rest)))
-	f.start, f.end = 0, copy(f.buf, rest)
-	return b
-}
-
-// cut appends the frames in b to f.frames.
-func (f *frameReader) cut(b []byte) {
-	for len(b) > 0 {
-		n := prefixLen + int(binary.BigEndian.Uint32(b))
-		f.frames = append(f.frames, b[prefixLen:n:n])
-		b = b[n:]
+	switch {
+	case given:
+		rest := f.buf[f.start:f.end]
+		f.buf = make([]byte, max(readBuffer, len(rest)))
+		f.start, f.end = 0, copy(f.buf, rest)
+	case f.start == f.end:
+		f.start, f.end = 0, 0
 	}
 }
 

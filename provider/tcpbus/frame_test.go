@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"slices"
 	"testing"
 	"testing/iotest"
@@ -183,6 +184,51 @@ func TestFrameReader_SmallFramesPinLittle(t *testing.T) {
 			t.Fatal("a lone small frame took the whole buffer with it")
 		}
 	}
+}
+
+// Whoever keeps one frame of many keeps that one, whatever came with it: a repair cache that counts
+// its bytes would hold many times what it counts.
+func TestFrameReader_AKeptFramePinsNoNeighbour(t *testing.T) {
+	const rounds = 300
+	junk, small := make([]byte, 30<<10), numbered(1, 100)
+	pr, pw := io.Pipe()
+	defer pr.Close()
+	go func() {
+		defer pw.Close()
+		for range rounds {
+			pw.Write(encodeFrames(junk, small, junk))
+		}
+	}()
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	r := newFrameReader(pr, maxFrameBytes)
+	var kept [][]byte
+	for {
+		batch, err := r.next()
+		if err != nil {
+			break
+		}
+		for _, f := range batch {
+			if len(f) == len(small) {
+				kept = append(kept, f)
+			}
+		}
+	}
+	grown := heap() - before
+	if len(kept) != rounds {
+		t.Fatalf("%d frames, want %d", len(kept), rounds)
+	}
+	if most := uint64(rounds*512 + 4*readBuffer); grown > most {
+		t.Errorf("%d kept frames of %d bytes hold %d bytes, at most %d may be", rounds, len(small), grown, most)
+	}
+	runtime.KeepAlive(kept)
+	runtime.KeepAlive(r)
 }
 
 func FuzzFrameReader(f *testing.F) {
