@@ -42,13 +42,13 @@ const (
 // A Cluster is a number of instances with their laboratory and their site database. Its methods are
 // to be used by one goroutine at a time. Close must be called.
 type Cluster struct {
-	Config
 	Lab       *lab.Lab
 	Database  *database.Database
 	Instances []*Instance
 	Random    *rand.Rand // seeded
 	Folder    string     // histories and logs; it is removed with the laboratory
 
+	cfg      Config
 	journal  *history.Writer
 	troubles []error // processes that ended and should not have, and what could not be written
 	lastRun  uint32
@@ -66,7 +66,7 @@ type Instance struct {
 
 // New makes a cluster whose instances do not run yet.
 func New(cfg Config) (_ *Cluster, err error) {
-	c := &Cluster{Config: cfg, Random: rand.New(rand.NewPCG(cfg.Seed, 1))}
+	c := &Cluster{cfg: cfg, Random: rand.New(rand.NewPCG(cfg.Seed, 1))}
 	if c.Lab, err = lab.New(lab.Config{Nodes: cfg.Instances, Hub: cfg.Hub, Seed: cfg.Seed}); err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func New(cfg Config) (_ *Cluster, err error) {
 	return c, nil
 }
 
-// Close kills whatever runs and removes all but the histories.
+// Close kills whatever runs and removes everything.
 func (c *Cluster) Close() error {
 	for _, in := range c.Instances {
 		if in.process != nil {
@@ -128,7 +128,7 @@ func (in *Instance) Launch() error {
 	in.bury()
 	c := in.cluster
 	c.lastRun++
-	options := c.Options
+	options := c.cfg.Options
 	options.Rate = in.rate
 	p, err := launch(in.Node, worker.Config{
 		Server: fmt.Sprintf("node%d", in.Index), Run: c.lastRun, Folder: c.Folder,
@@ -308,8 +308,8 @@ func (c *Cluster) Wait(ctx context.Context, d time.Duration) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-look.C:
-			if c.Look != nil {
-				c.Look(c)
+			if c.cfg.Look != nil {
+				c.cfg.Look(c)
 			}
 			if t := c.Troubles(); len(t) > 0 {
 				return t[0]

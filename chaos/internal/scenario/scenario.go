@@ -170,6 +170,9 @@ func Run(ctx context.Context, s Scenario, opt Options) (o *Outcome, err error) {
 	if err == nil && o.Good() {
 		return o, nil
 	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err() // whoever interrupts it wants no histories
+	}
 	if keeping := os.CopyFS(opt.Keep, os.DirFS(c.Folder)); keeping == nil {
 		o.Folder = opt.Keep
 	} else {
