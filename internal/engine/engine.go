@@ -89,6 +89,8 @@ const (
 	digestTimes  = 3
 	digestSpread = 200 * time.Millisecond
 	digestAgain  = time.Second
+	digestLater  = 10 * time.Second // after the first few
+	maxEndings   = 64               // streams that have ended and are told of at once
 )
 
 // helloAt is when HELLO is said, counted from Start, to those that have not
@@ -231,9 +233,11 @@ type Machine struct {
 
 	heartbeatAt time.Time // next one; zero before Start
 	heartbeatIn time.Duration
-	ackAt       time.Time // next ACK; zero: nothing to acknowledge
-	ackBytes    int       // received since the last one
-	digestAt    time.Time // next DIGEST
+	ackAt       time.Time              // next ACK; zero: nothing to acknowledge
+	ackBytes    int                    // received since the last one
+	digestAt    time.Time              // next DIGEST
+	endings     map[site.StreamID]bool // ended streams to tell of, as somebody does not know
+	endingsAt   time.Time
 	started     bool
 	finished    bool // BYE was said
 	cloned      bool // another process speaks in the own stream

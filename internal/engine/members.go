@@ -21,27 +21,30 @@ type peer struct {
 
 	// As a sender.
 	window
-	parts    []*partial          // ascending by ordinal
-	orders   map[orderKey]uint64 // next order number expected of each Ordered event
-	waiting  []waitingItem       // Ordered events behind a gap, ascending by frame
-	waitLen  int                 // their payload bytes
-	kept     keeping             // its frames, for others
-	askAt    time.Time           // next NAK; zero: nothing is missing
-	doubtAt  time.Time           // next look for gaps to tell of
-	rtt      time.Duration       // mean time from NAK to repair; 0: not known
-	control  replayWindow        // of its control frames
-	digests  int                 // said of it since it fell silent, by anybody
-	digestAt time.Time           // when to say the next
-	addedAt  time.Time
-	report   site.Mark // highest position that its row or another member reported, before the baseline
-	reported bool      // another member reported it
-	heardAt  time.Time // last verified frame; zero: never
-	dataAt   time.Time // last event frame
-	ackedTo  site.Mark // what we acknowledged last
-	ackDue   bool      // acknowledge again though nothing is new
-	linger   time.Time // when a stream that another instance ended may be forgotten
-	ended    Reason    // why gaps left at the end of the stream stay gaps; 0: as ever
-	missed   uint64
+	parts     []*partial          // ascending by ordinal
+	orders    map[orderKey]uint64 // next order number expected of each Ordered event
+	waiting   []waitingItem       // Ordered events behind a gap, ascending by frame
+	waitLen   int                 // their payload bytes
+	waitingOf map[orderKey]int    // how many wait of each event
+	advanced  bool                // one was told of an event of which others wait
+	kept      keeping             // its frames, for others
+	askAt     time.Time           // next NAK; zero: nothing is missing
+	doubtAt   time.Time           // next look for gaps to tell of
+	rtt       time.Duration       // mean time from NAK to repair; 0: not known
+	control   replayWindow        // of its control frames
+	digests   int                 // said of it since it fell silent, by anybody
+	digestAt  time.Time           // when to say the next
+	toldAt    time.Time           // when it was said last
+	addedAt   time.Time
+	report    site.Mark // highest position that its row or another member reported, before the baseline
+	reported  bool      // another member reported it
+	heardAt   time.Time // last verified frame; zero: never
+	dataAt    time.Time // last event frame
+	ackedTo   site.Mark // what we acknowledged last
+	ackDue    bool      // acknowledge again though nothing is new
+	linger    time.Time // when a stream that another instance ended may be forgotten
+	ended     Reason    // why gaps left at the end of the stream stay gaps; 0: as ever
+	missed    uint64
 
 	// As a receiver.
 	counts   bool      // it paces Raise and Shutdown waits for it
@@ -106,9 +109,11 @@ func (m *Machine) isClosed(s site.StreamID) bool {
 	return closed
 }
 
-// unknownEnd is the end of streams that were never followed here, so that nothing
-// of them was missed.
-var unknownEnd = site.Mark{Frame: wire.MaxNumber, Next: wire.MaxNumber}
+// What stands for the end of streams of which it is not known.
+var (
+	unknownEnd = site.Mark{Frame: wire.MaxNumber, Next: wire.MaxNumber} // and nothing more needs to be told
+	unfollowed = site.Mark{Next: wire.MaxNumber}                        // given up before it was known where it stood
+)
 
 // closedReset hears where a stream ended that is not followed here.
 //
@@ -121,7 +126,7 @@ func (m *Machine) closedReset(p *peer, r wire.Reset, fx *Effects) {
 	end, closed := m.closed[r.Old]
 	switch {
 	case r.Old == m.send.old.stream:
-	case !closed:
+	case !closed || end == unfollowed:
 		m.rememberClosed(r.Old, unknownEnd)
 		if p.newcomer && r.Mark.Next > 0 {
 			m.missUncounted(p.site, r.Old, fx)

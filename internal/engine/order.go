@@ -55,6 +55,7 @@ func (p *peer) inOrder(it *Item, number uint64) bool {
 	if known || len(p.orders) < maxOrders {
 		p.orders[it.Event.ID] = it.Event.Order + 1
 	}
+	p.advanced = p.advanced || p.waitingOf[it.Event.ID] > 0
 	return true
 }
 
@@ -68,26 +69,64 @@ func (p *peer) wait(w waitingItem) {
 	})
 	p.waiting = slices.Insert(p.waiting, i, w)
 	p.waitLen += len(w.Event.Payload)
+	if p.waitingOf == nil {
+		p.waitingOf = map[orderKey]int{}
+	}
+	p.waitingOf[w.Event.ID]++
 }
 
 // release tells the Ordered events that need not wait any longer. When they take
 // too much room, the oldest gaps are given up early.
 func (m *Machine) release(p *peer, fx *Effects) {
 	for len(p.waiting) > 0 {
-		keep := p.waiting[:0]
-		for _, w := range p.waiting {
-			if p.inOrder(&w.Item, w.frame) {
-				fx.Items = append(fx.Items, w.Item)
-				p.waitLen -= len(w.Event.Payload)
-			} else {
-				keep = append(keep, w)
-			}
+		m.releaseLow(p, fx)
+		if p.advanced {
+			m.releaseNext(p, fx)
 		}
-		clear(p.waiting[len(keep):])
-		p.waiting = keep
 		if p.waitLen <= m.cfg.HoldBytes && len(p.waiting) <= m.cfg.RingFrames || len(p.gaps) == 0 {
 			return
 		}
 		m.giveUp(p, ReasonOverflow, fx)
+	}
+}
+
+// releaseLow tells those below which nothing is missing any more. They are the
+// first ones, so that those that wait on cost nothing.
+func (m *Machine) releaseLow(p *peer, fx *Effects) {
+	n := 0
+	for n < len(p.waiting) && !p.openBelow(p.waiting[n].frame) {
+		p.told(&p.waiting[n], fx)
+		p.inOrder(&p.waiting[n].Item, p.waiting[n].frame) // it is; this counts it
+		n++
+	}
+	if n > 0 {
+		clear(p.waiting[:n])
+		p.waiting = p.waiting[n:]
+	}
+}
+
+// releaseNext tells those whose predecessor has been told since the last call.
+func (m *Machine) releaseNext(p *peer, fx *Effects) {
+	p.advanced = false
+	keep := p.waiting[:0]
+	for i := range p.waiting {
+		w := &p.waiting[i]
+		if p.inOrder(&w.Item, w.frame) {
+			p.told(w, fx)
+		} else {
+			keep = append(keep, *w)
+		}
+	}
+	clear(p.waiting[len(keep):])
+	p.waiting = keep
+	p.advanced = false // whatever follows one told here has been looked at after it
+}
+
+// told moves w, which no longer waits, to fx.
+func (p *peer) told(w *waitingItem, fx *Effects) {
+	fx.Items = append(fx.Items, w.Item)
+	p.waitLen -= len(w.Event.Payload)
+	if p.waitingOf[w.Event.ID]--; p.waitingOf[w.Event.ID] == 0 {
+		delete(p.waitingOf, w.Event.ID)
 	}
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -155,14 +156,19 @@ func (m *Machine) turn(asker *peer, about site.StreamID, number uint64) bool {
 }
 
 // planDigests has what we know of silent senders told: whoever heard their last
-// frames makes the others ask for them.
+// frames makes the others ask for them, and whoever did not is told by those who
+// did.
 func (m *Machine) planDigests(now time.Time) {
 	for _, p := range m.peers {
-		if p.state != peerJoining && p.high != p.base && p.digests < digestTimes && p.digestAt.IsZero() && m.silent(now, p) {
-			p.digestAt = now.Add(time.Duration(m.rand.Int64N(int64(digestSpread))))
-			m.digestAt = earlier(m.digestAt, p.digestAt)
+		if p.state != peerJoining && p.digestAt.IsZero() && m.silent(now, p) {
+			m.planDigest(now, &p.digestAt)
 		}
 	}
+}
+
+func (m *Machine) planDigest(now time.Time, at *time.Time) {
+	*at = now.Add(time.Duration(m.rand.Int64N(int64(digestSpread))))
+	m.digestAt = earlier(m.digestAt, *at)
 }
 
 // sayDigest tells what is known of the streams whose time has come.
@@ -179,31 +185,68 @@ func (m *Machine) sayDigest(now time.Time, fx *Effects) {
 		}
 		m.digestAt = earlier(m.digestAt, p.digestAt)
 	}
+	if !m.endingsAt.IsZero() && !now.Before(m.endingsAt) {
+		for s := range m.endings {
+			entries = append(entries, wire.StreamMark{Stream: s, Mark: m.closed[s]})
+		}
+		slices.SortFunc(entries, func(a, b wire.StreamMark) int { return bytes.Compare(a.Stream[:], b.Stream[:]) })
+		m.endings, m.endingsAt = nil, time.Time{}
+	}
+	m.digestAt = earlier(m.digestAt, m.endingsAt)
 	for part := range slices.Chunk(entries, m.listRoom(wire.MaxStreamMarkLen, 0)) {
 		m.say(now, site.StreamID{}, wire.Digest{Entries: part}, fx)
 	}
 }
 
 // nextDigest counts what was said of p, by us or by another that knows as much.
+// It is said again as long as p is silent: somebody may be cut off.
 func (m *Machine) nextDigest(now time.Time, p *peer) {
 	p.digests++
-	p.digestAt = time.Time{}
-	if p.digests < digestTimes {
-		p.digestAt = now.Add(digestAgain + time.Duration(m.rand.Int64N(int64(digestSpread))))
+	p.toldAt, p.digestAt = now, time.Time{}
+	if !m.silent(now, p) {
+		return
 	}
+	again := digestAgain
+	if p.digests >= digestTimes {
+		again = digestLater
+	}
+	p.digestAt = now.Add(again + time.Duration(m.rand.Int64N(int64(digestSpread))))
 }
 
 // heardDigest takes what another knows of streams that are silent. Who knows as
-// much need not say so too.
+// much need not say so too, and who knows more tells it.
 func (m *Machine) heardDigest(now time.Time, d wire.Digest, fx *Effects) {
 	for _, e := range d.Entries {
 		p := m.byStream[e.Stream]
-		if p == nil {
+		switch {
+		case p == nil:
+			m.heardDigestOfClosed(now, e)
 			continue
-		}
-		if !p.digestAt.IsZero() && e.Mark.Frame >= p.high.Frame {
+		case p.state == peerJoining:
+		case e.Mark.Frame < p.high.Frame:
+			if now.Sub(p.toldAt) >= digestAgain && (p.digestAt.IsZero() || p.digestAt.After(now.Add(digestSpread))) {
+				m.planDigest(now, &p.digestAt)
+			}
+		case !p.digestAt.IsZero():
 			m.nextDigest(now, p)
 		}
 		m.exists(now, p, e.Mark, fx)
+	}
+}
+
+// heardDigestOfClosed has the end of a stream told to somebody who does not know
+// yet that it has ended, and further on.
+func (m *Machine) heardDigestOfClosed(now time.Time, e wire.StreamMark) {
+	end, closed := m.closed[e.Stream]
+	switch {
+	case !closed || end == unknownEnd || end == unfollowed:
+	case e.Mark.Frame >= end.Frame:
+		delete(m.endings, e.Stream)
+	case len(m.endings) < maxEndings:
+		if m.endings == nil {
+			m.endings = map[site.StreamID]bool{}
+			m.planDigest(now, &m.endingsAt)
+		}
+		m.endings[e.Stream] = true
 	}
 }

@@ -103,6 +103,9 @@ func (m *Machine) disown(now time.Time, p *peer, fx *Effects) {
 	m.held.take(p.stream)
 	p.kept = keeping{}
 	m.removePeer(p)
+	if p.state == peerJoining {
+		m.closed[p.stream] = unfollowed
+	}
 	m.trimRing(now)
 	fx.Space = true
 }
