@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 
 func TestScenarios_KeepThePromise(t *testing.T) {
 	labtest.Need(t)
+	t.Parallel() // it mostly waits
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
@@ -65,6 +66,7 @@ func TestScenarios_KeepThePromise(t *testing.T) {
 // A judge that finds nothing wrong must be able to.
 func TestRun_SeesWhatIsWrongWithAHistory(t *testing.T) {
 	labtest.Need(t)
+	t.Parallel() // it mostly waits
 	folder := filepath.Join(t.TempDir(), "kept")
 	kept := errors.New("so that the histories are kept")
 	o, err := scenario.Run(t.Context(), scenario.Scenario{
@@ -133,6 +135,7 @@ func histories(t *testing.T, folder string) []string {
 // A process that ends by itself is not taken for one that the harness killed.
 func TestRun_NoticesAProcessThatDies(t *testing.T) {
 	labtest.Need(t)
+	t.Parallel() // it mostly waits
 	_, err := scenario.Run(t.Context(), scenario.Scenario{
 		Name: "dying", Instances: 2, Load: 10 * time.Second,
 		Play: func(s *scenario.Stage) {
