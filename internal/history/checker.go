@@ -19,6 +19,7 @@ const aftermath = 6 * time.Second
 // use. Make it with [NewChecker].
 type Checker struct {
 	settle time.Duration
+	repair Repair
 
 	now       time.Duration
 	instances []*instance // in the order of their first record
@@ -84,6 +85,22 @@ func NewChecker(settle time.Duration) *Checker {
 		faultAt: -1, calm: never, verdict: Verdict{Reasons: map[string]uint64{}},
 	}
 }
+
+// Repair says what must be repaired and not only be told as missed. The zero Repair
+// says nothing.
+type Repair struct {
+	// Within is how long after faults have stopped a gap may take to be repaired
+	// by its sender, and Left by those whom a killed sender has left behind. 0 says
+	// nothing of either.
+	Within, Left time.Duration
+
+	// Evicts says that senders keep so little that they may have to say that
+	// something is gone.
+	Evicts bool
+}
+
+// Expect has c hold events told as missed against what had to be repaired.
+func (c *Checker) Expect(r Repair) { c.repair = r }
 
 // Check judges a whole history.
 func Check(records []Record, settle time.Duration) Verdict {

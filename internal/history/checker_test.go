@@ -76,6 +76,9 @@ func (s *script) merged(name, from string, first, last, n uint64, exact bool) *s
 	})
 }
 
+// edit changes the last record.
+func (s *script) edit(f func(*Record)) *script { f(&s.records[len(s.records)-1]); return s }
+
 func (s *script) calm() *script { return s.add("", Calm) }
 
 func (s *script) end() *script { return s.wait(time.Minute).add("", End) }
@@ -188,6 +191,39 @@ func TestCheck_EveryRuleFires(t *testing.T) {
 			}
 			if v.Holds() != (len(tt.want) == 0) {
 				t.Errorf("Holds() = %v with %v", v.Holds(), tt.want)
+			}
+		})
+	}
+}
+
+func TestCheck_UnrepairedFires(t *testing.T) {
+	lost := func() *script {
+		return new(script).open("a", "b", "c").wait(time.Second).raise("a", "e", 0, 1, false).raised("c", "a", "e", 0).calm()
+	}
+	evicted := func(r *Record) { r.Reason = "evicted" }
+	for _, tt := range []struct {
+		name   string
+		script *script
+		expect Repair
+		want   uint64
+	}{
+		{"sender lives", lost().wait(4*time.Second).missed("b", "a", 0, 0).end(), Repair{Within: 3 * time.Second}, 1},
+		{"sender lives, in time", lost().wait(3*time.Second).missed("b", "a", 0, 0).end(), Repair{Within: 3 * time.Second}, 0},
+		{"survivor has it", lost().add("a", Killed).wait(4*time.Second).missed("b", "a", 0, 0).end(), Repair{Left: 3 * time.Second}, 1},
+		{"survivors need not", lost().add("a", Killed).wait(4*time.Second).missed("b", "a", 0, 0).end(), Repair{Within: 3 * time.Second}, 0},
+		{"evicted from a large ring", lost().wait(4*time.Second).missed("b", "a", 0, 0).edit(evicted).end(), Repair{Within: 3 * time.Second}, 1},
+		{"evicted from a small ring", lost().wait(4*time.Second).missed("b", "a", 0, 0).edit(evicted).end(), Repair{Within: 3 * time.Second, Evicts: true}, 0},
+		{"nothing expected", lost().wait(4*time.Second).missed("b", "a", 0, 0).end(), Repair{}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := NewChecker(settle)
+			c.Expect(tt.expect)
+			for i := range tt.script.records {
+				c.Add(&tt.script.records[i])
+			}
+			v := c.Verdict()
+			if v.Broken != tt.want || v.Broken > 0 && v.Violations[0].Rule != Unrepaired {
+				t.Errorf("%v, want %d violations of unrepaired", &v, tt.want)
 			}
 		})
 	}

@@ -70,6 +70,9 @@ func (c *Checker) tell(in, from *instance, seq uint64, what told, r *Record) {
 	if out := max(from.isOut(e), in.since(e.name)); out != never && c.calm != never && r.At > max(out, c.calm, in.thawed)+c.settle {
 		c.violate(Tardy, in, r, from, seq, fmt.Sprintf("%s, but sent at %v, and faults stopped at %v", what, out, c.calm))
 	}
+	if what == wasMissed {
+		c.repairable(in, from, seq, r)
+	}
 	if e.ordered {
 		c.ordered(in, from, l, seq, what, r)
 	}
@@ -84,5 +87,31 @@ func (c *Checker) ordered(in, from *instance, l *ledger, seq uint64, what told, 
 	}
 	if what == wasRaised {
 		l.last[name] = lastOrdered{s, seq}
+	}
+}
+
+// repairable looks whether an event told as missed could have been repaired in
+// the time since faults have stopped.
+func (c *Checker) repairable(in, from *instance, seq uint64, r *Record) {
+	switch r.Reason {
+	case "timeout", "peer-lost":
+	case "evicted":
+		if c.repair.Evicts {
+			return
+		}
+	default:
+		return
+	}
+	e, s := &from.events[seq], c.streams[r.Stream]
+	out, since := from.isOut(e), in.since(e.name)
+	if c.calm == never || since == never || out < since || e.doubtful || s.erased != never {
+		return
+	}
+	open := r.At - max(c.calm, in.thawed, from.thawed, out, since)
+	switch {
+	case c.repair.Within > 0 && open > c.repair.Within && from.over > r.At && from.streamOf(uint64(len(from.events))) == s:
+		c.violate(Unrepaired, in, r, from, seq, fmt.Sprintf("its sender lives, and for %v nothing was in the way", open))
+	case c.repair.Left > 0 && open > c.repair.Left && from.over <= r.At && c.survivorHas(in, from, seq, r.At):
+		c.violate(Unrepaired, in, r, from, seq, fmt.Sprintf("others have it, and for %v nothing was in the way", open))
 	}
 }

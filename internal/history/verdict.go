@@ -22,13 +22,14 @@ const (
 	Numbering       // two numbers of a stream stand for one event, or one for two
 	Early           // told before Enable
 	Ended           // told after the end
+	Unrepaired      // an event was missed that somebody could have repaired
 	Malformed       // the history contradicts itself; whoever wrote it is at fault
 	numRules
 )
 
 var ruleNames = [numRules]string{
 	Twice: "twice", Silent: "silent", Tardy: "tardy", Phantom: "phantom", Payload: "payload", Baseline: "baseline",
-	Disordered: "disordered", Numbering: "numbering", Early: "early", Ended: "ended", Malformed: "record",
+	Disordered: "disordered", Numbering: "numbering", Early: "early", Ended: "ended", Unrepaired: "unrepaired", Malformed: "record",
 }
 
 // String returns one lower-case word.

@@ -69,7 +69,7 @@ func (g *generator) settings() {
 	p.MissedAfter = pick(g, 2*time.Second, 3*time.Second, 5*time.Second, 10*time.Second)
 	p.Lease = pick(g, 3*time.Second, 6*time.Second, 30*time.Second)
 	p.Poll = pick(g, 200*time.Millisecond, 500*time.Millisecond, time.Second)
-	p.SendTime = pick(g, 0, time.Millisecond, 5*time.Millisecond)
+	p.SendTime = pick(g, 0, time.Millisecond, 5*time.Millisecond, 50*time.Millisecond)
 	if g.chance(0.15) {
 		p.RingBytes, p.RingFrames = pick(g, 8<<10, 32<<10), pick(g, 8, 32, 128)
 	}
@@ -129,7 +129,11 @@ func (g *generator) network(name string) {
 	more := ""
 	switch kind {
 	case "datagram":
-		more = fmt.Sprintf(" frame-bytes=1200 reorder-delay=%v%s", pick(g, 0, delay), pick(g, "", " shared-loss"))
+		if g.chance(0.1) && !g.p.Mute {
+			g.p.Mute = true
+			more = " idle=-1s"
+		}
+		more += fmt.Sprintf(" frame-bytes=1200 reorder-delay=%v%s", pick(g, 0, delay), pick(g, "", " shared-loss"))
 	case "broker":
 		idle := pick(g, time.Second, 3*time.Second)
 		g.p.Idle = max(g.p.Idle, idle)
@@ -182,6 +186,10 @@ func (g *generator) finish() {
 		late := g.busy + 7*time.Second
 		p.add(late, "process late site=%s", g.sites[0])
 		p.add(late, "start late")
+		for at := late; g.chance(0.8); { // somebody plays to it what was heard before
+			at += g.between(5*time.Millisecond, 60*time.Millisecond)
+			p.add(at, "replay late")
+		}
 		p.add(late+2*time.Second, "raise late n=3")
 		p.add(late+2*time.Second, "raise %s n=3", g.processes[0])
 	}
@@ -196,6 +204,10 @@ func (g *generator) faults() {
 	}{
 		{20, g.weather}, {10, g.cut}, {4, g.isolate}, {4, g.flap}, {4, g.reset}, {14, g.kill}, {5, g.stop}, {8, g.freeze},
 		{5, g.slow}, {10, g.databaseAway}, {4, g.databaseOld}, {4, g.brokerDown}, {6, g.rotate}, {1, g.revoke}, {3, g.clone}, {3, g.replay},
+	}
+	if g.chance(0.05) { // nothing goes wrong but that keys change
+		g.rotate(g.between(0, g.busy-time.Second))
+		return
 	}
 	var weights []int
 	for _, k := range kinds {

@@ -69,5 +69,19 @@ func (n *wires) configure(cfg *engine.Config) {
 	cfg.FrameBytes = min(cfg.FrameBytes, n.frameBytes)
 	cfg.RepairDelay = max(cfg.RepairDelay, n.reorderDelay)
 	cfg.SharedLoss = cfg.SharedLoss || n.sharedLoss
-	cfg.IdleHeartbeat = max(cfg.IdleHeartbeat, n.idle)
+}
+
+// idleHeartbeat returns what the networks of one instance demand together: who
+// must speak on one speaks on all.
+func idleHeartbeat(networks []network) time.Duration {
+	often := time.Duration(-1)
+	for _, n := range networks {
+		switch d := n.base().idle; {
+		case d == 0:
+			return 0
+		case d > 0 && (often < 0 || d < often):
+			often = d
+		}
+	}
+	return often
 }

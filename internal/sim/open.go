@@ -127,6 +127,7 @@ func (in *instance) configure(stream site.StreamID, trailer int) engine.Config {
 		CacheBytes: p.CacheBytes, MissedAfter: p.MissedAfter, MaxStall: time.Second,
 		Seed: in.random.Uint64(),
 	}
+	cfg.IdleHeartbeat = idleHeartbeat(in.process.networks)
 	for _, n := range in.process.networks {
 		n.base().configure(&cfg)
 	}

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/carillon-go/carillon/internal/history"
 )
 
 // A Plan is what happens in a run, and when. Its text form has one line for each
@@ -20,6 +22,7 @@ type Plan struct {
 	Poll        time.Duration
 	SendTime    time.Duration // most that a network takes to say that it has accepted
 	Idle        time.Duration // between heartbeats while idle, at most, on any network
+	Mute        bool          // on some network there are none
 	UnsentBytes int
 	RingBytes   int
 	RingFrames  int
@@ -37,23 +40,64 @@ type Action struct {
 	Line string
 }
 
+const (
+	defaultRingBytes  = 32 << 20
+	defaultRingFrames = 1 << 15
+	defaultCacheBytes = 64 << 20
+)
+
 // defaults are those of package carillon.
 func defaults(seed uint64) *Plan {
 	return &Plan{
 		Seed: seed, MissedAfter: 10 * time.Second, Lease: 30 * time.Second, Poll: time.Second, SendTime: time.Millisecond, Idle: time.Second,
-		UnsentBytes: 8 << 20, RingBytes: 32 << 20, RingFrames: 1 << 15, CacheBytes: 64 << 20,
+		UnsentBytes: 8 << 20, RingBytes: defaultRingBytes, RingFrames: defaultRingFrames, CacheBytes: defaultCacheBytes,
 	}
 }
 
 // settle returns how long after faults have stopped, or after it was raised, an
-// event may be open: what it takes to notice it, which is longest for the
-// last words of one who is dead and for one whose row nobody could read, and then the
-// time for repair.
+// event may be open: what it takes to notice it, which is longest for the last
+// words of one who is dead and for one whose row nobody could read, and then the time
+// for repair.
 func (p *Plan) settle() time.Duration {
 	if p.within > 0 {
 		return p.within
 	}
-	return p.MissedAfter + 2*databaseTimeout + 3*p.Poll + 5*p.Idle + 2*time.Second
+	return p.MissedAfter + p.notice() + time.Second
+}
+
+// notice returns how long it may take, when all is well again, until everybody
+// knows what there is to know.
+func (p *Plan) notice() time.Duration {
+	d := 500*time.Millisecond + p.Idle
+	if p.has("kill", "stop", "freeze", "clone", "revoke", "cut") {
+		d += p.Poll + 4*p.Idle // it takes three heartbeats to be taken for dead
+	}
+	if p.has("database", "freeze", "clone", "revoke") {
+		d += 2*databaseTimeout + 2*p.Poll // calls that hang
+	}
+	if p.Mute {
+		d += p.Lease/3 + 2*p.Poll // the rows' marks tell what no heartbeat does
+	}
+	return d
+}
+
+// repair returns what must be repaired and not missed.
+func (p *Plan) repair() history.Repair {
+	const moment = 3 * time.Second
+	r := history.Repair{Within: p.notice() + moment, Evicts: p.RingBytes < defaultRingBytes || p.RingFrames < defaultRingFrames}
+	if p.CacheBytes >= defaultCacheBytes {
+		r.Left = p.notice() + 4*p.Idle + moment
+	}
+	return r
+}
+
+// has reports whether any of the verbs stands in the plan, beyond what sets it
+// up.
+func (p *Plan) has(verbs ...string) bool {
+	return slices.ContainsFunc(p.Actions, func(a Action) bool {
+		verb := firstWord(a.Line)
+		return slices.Contains(verbs, verb) && (verb != "database" || a.At > 0)
+	})
 }
 
 // backups reports whether the plan needs older states of a database.
@@ -65,7 +109,7 @@ func (p *Plan) backups() bool {
 
 // captures reports whether somebody listens, to replay frames.
 func (p *Plan) captures() bool {
-	return slices.ContainsFunc(p.Actions, func(a Action) bool { return firstWord(a.Line) == "replay" })
+	return p.has("replay")
 }
 
 func (p *Plan) add(at time.Duration, format string, args ...any) {
@@ -85,7 +129,7 @@ func (p *Plan) settings() []struct {
 		name  string
 		value any
 	}{
-		{"missed-after", &p.MissedAfter}, {"lease", &p.Lease}, {"poll", &p.Poll}, {"send-time", &p.SendTime}, {"idle", &p.Idle},
+		{"missed-after", &p.MissedAfter}, {"lease", &p.Lease}, {"poll", &p.Poll}, {"send-time", &p.SendTime}, {"idle", &p.Idle}, {"mute", &p.Mute},
 		{"unsent-bytes", &p.UnsentBytes}, {"ring-bytes", &p.RingBytes}, {"ring-frames", &p.RingFrames}, {"cache-bytes", &p.CacheBytes},
 	}
 }
@@ -97,6 +141,8 @@ func (p *Plan) String() string {
 	for _, s := range p.settings() {
 		switch v := s.value.(type) {
 		case *time.Duration:
+			fmt.Fprintf(&b, " %s=%v", s.name, *v)
+		case *bool:
 			fmt.Fprintf(&b, " %s=%v", s.name, *v)
 		case *int:
 			fmt.Fprintf(&b, " %s=%d", s.name, *v)
@@ -164,6 +210,8 @@ func (p *Plan) set(words []string) (err error) {
 			switch v := s.value.(type) {
 			case *time.Duration:
 				*v, err = time.ParseDuration(value)
+			case *bool:
+				*v, err = strconv.ParseBool(value)
 			case *int:
 				*v, err = strconv.Atoi(value)
 			}

@@ -48,5 +48,18 @@ func Run(p *Plan, trace io.Writer) (result Result) {
 	}
 	w.runUntil(p.End)
 	w.record(history.Record{Kind: history.End})
+	w.checkKeys()
 	return Result{Verdict: w.checker.Verdict(), Stats: w.stats, Hash: w.hash, Err: w.stopped}
+}
+
+// checkKeys ends the run as failed when frames were refused for their keys though
+// nothing went wrong but that keys changed, step by step.
+func (w *world) checkKeys() {
+	p := w.plan
+	if p.has("weather", "cut", "break", "kill", "stop", "freeze", "clone", "revoke", "replay", "database", "broker") {
+		return
+	}
+	if n := w.stats.Dropped["unknown-key"] + w.stats.Dropped["retired-key"]; n > 0 {
+		w.fail("%d frames were refused for their keys, and nothing went wrong", n)
+	}
 }

@@ -20,6 +20,7 @@ var start = time.Unix(1_700_000_000, 0)
 type world struct {
 	plan   *Plan
 	now    time.Duration
+	atOnce int // happenings at this moment
 	agenda agenda
 
 	databases []*database
@@ -52,10 +53,12 @@ type Stats struct {
 }
 
 func newWorld(p *Plan, trace io.Writer) *world {
-	return &world{
+	w := &world{
 		plan: p, capture: p.captures(), byStream: map[site.StreamID]*instance{}, trace: trace, hash: 14695981039346656037,
 		checker: history.NewChecker(p.settle()), stats: Stats{Dropped: map[string]uint64{}},
 	}
+	w.checker.Expect(p.repair())
+	return w
 }
 
 // clock returns the time as the machines have it.
@@ -74,6 +77,9 @@ func (w *world) after(d time.Duration, do func()) {
 	w.agenda.add(w.now+d, happening{do: do})
 }
 
+// mostAtOnce bounds what may happen at one moment.
+const mostAtOnce = 200_000
+
 // runUntil lets the time pass.
 func (w *world) runUntil(end time.Duration) {
 	for w.stopped == nil {
@@ -82,7 +88,11 @@ func (w *world) runUntil(end time.Duration) {
 			break
 		}
 		h := w.agenda.next()
-		w.now = at
+		if at > w.now {
+			w.now, w.atOnce = at, 0
+		} else if w.atOnce++; w.atOnce > mostAtOnce {
+			w.fail("time stands still at %v: something is always due", w.now)
+		}
 		if h.to != nil {
 			h.to.arrive(h.frame)
 		} else {
