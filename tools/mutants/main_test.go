@@ -227,3 +227,17 @@ func TestApply_ChangesWholeLinesWherever(t *testing.T) {
 		t.Errorf("%q, %v; want %q", got, err, want)
 	}
 }
+
+func TestSelectsAny_ByLevel(t *testing.T) {
+	names := []string{"TestA", "TestA/one", "TestB/two"}
+	for pattern, want := range map[string]bool{
+		"^TestA$": true, "TestA$/^one$": true, "TestA/two": false, "TestC|TestB": true, "TestC|TestA$/on": true, "TestC": false, "TestA/one/deeper": false,
+	} {
+		if got, err := selectsAny(pattern, names); got != want || err != nil {
+			t.Errorf("%s: %v, %v; want %v", pattern, got, err, want)
+		}
+	}
+	if _, err := selectsAny("[", names); err == nil {
+		t.Error("a pattern that is none was no error")
+	}
+}
