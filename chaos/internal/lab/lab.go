@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,9 +45,6 @@ type Lab struct {
 	dropped uint64
 }
 
-// last numbers the labs of this process.
-var last atomic.Uint64
-
 // New makes a lab. It first removes what labs of dead processes left. Close must
 // be called.
 func New(cfg Config) (_ *Lab, err error) {
@@ -65,16 +61,17 @@ func New(cfg Config) (_ *Lab, err error) {
 	if err != nil {
 		return nil, err
 	}
-	name := fmt.Sprintf("%v%d", me, last.Add(1))
-	l := &Lab{Folder: filepath.Join(os.TempDir(), name), base: name + "-base", thread: newThread()}
+	folder, err := makeFolder(me)
+	if err != nil {
+		return nil, err
+	}
+	name := filepath.Base(folder)
+	l := &Lab{Folder: folder, base: name + "-base", thread: newThread()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.Close())
 		}
 	}()
-	if err := os.Mkdir(l.Folder, 0o711); err != nil {
-		return nil, err
-	}
 	// In memory, because a disk that others keep busy can make everything stand still for seconds,
 	// and then it is not the faults of this lab that are tried.
 	if err := unix.Mount("tmpfs", l.Folder, "tmpfs", 0, "mode=0711"); err != nil {
@@ -105,6 +102,20 @@ func New(cfg Config) (_ *Lab, err error) {
 		l.hub = newHub(cfg.Seed, ports)
 	}
 	return l, nil
+}
+
+// makeFolder makes the folder of a lab. Its name is that of the lab, and no other one has it.
+func makeFolder(me owner) (string, error) {
+	temp, err := tempDir()
+	if err != nil {
+		return "", err
+	}
+	for n := 1; ; n++ {
+		folder := filepath.Join(temp, fmt.Sprintf("%v%d", me, n))
+		if err := os.Mkdir(folder, 0o711); !errors.Is(err, os.ErrExist) {
+			return folder, err
+		}
+	}
 }
 
 // Check returns an error that names what is missing to make a lab here.

@@ -32,7 +32,11 @@ func sweep(whose func(owner) bool) error {
 		}
 		errs = append(errs, removeNamespace(name))
 	}
-	folders, err := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*"))
+	temp, err := tempDir()
+	if err != nil {
+		return err
+	}
+	folders, err := filepath.Glob(filepath.Join(temp, prefix+"*"))
 	if err != nil {
 		return err
 	}
@@ -43,6 +47,9 @@ func sweep(whose func(owner) bool) error {
 	}
 	return errors.Join(errs...)
 }
+
+// tempDir returns the folder for temporary files as the kernel names it, without links.
+func tempDir() (string, error) { return filepath.EvalSymlinks(os.TempDir()) }
 
 // removeNamespace kills what runs in a namespace and removes it. One that is not there, or that somebody
 // else removes meanwhile, is fine.

@@ -12,19 +12,14 @@ import (
 	"github.com/carillon-go/carillon/chaos/internal/worker"
 )
 
-// Expectations of several scenarios.
-var (
-	lost      = Network("lost", func(d lab.Done) uint64 { return d.Dropped })
-	reordered = Network("reordered", func(d lab.Done) uint64 { return d.Reordered })
-	// A repair that was asked for too early comes twice; what is sent while an instance joins, it may not need.
-	normalDrops = NoDropsBut("before-baseline", "duplicate")
-
-	duplicated = Network("duplicated", func(d lab.Done) uint64 { return d.Duplicated })
-	corrupted  = Network("corrupted", func(d lab.Done) uint64 { return d.Corrupted })
-)
-
 // Table returns all scenarios, with the defaults of fields that are zero.
 func Table() []Scenario {
+	lost := Network("lost", func(d lab.Done) uint64 { return d.Dropped })
+	reordered := Network("reordered", func(d lab.Done) uint64 { return d.Reordered })
+	duplicated := Network("duplicated", func(d lab.Done) uint64 { return d.Duplicated })
+	corrupted := Network("corrupted", func(d lab.Done) uint64 { return d.Corrupted })
+	// A repair that was asked for too early comes twice; what is sent while an instance joins, it may not need.
+	normalDrops := NoDropsBut("before-baseline", "duplicate")
 	lossy := func(part float64) func(*Stage) {
 		return func(s *Stage) { s.Faulty(s.Scenario.Load, lab.Faults{LossIn: part}, s.Instances...) }
 	}
