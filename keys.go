@@ -219,15 +219,21 @@ func (b *Broker) unsaid() bool {
 // one of the forger. The new stream is taken by rejoin. b.mu is held; the rows are those that came with
 // the keys, and the machine has not heard of them yet, so that it does not end
 // in peace what cannot be trusted.
-func (b *Broker) distrustLocked(now time.Time) {
+//
+// Call what it returns when the machine has heard of them: some may be of streams
+// that it did not know, and that are no better.
+func (b *Broker) distrustLocked(now time.Time) (again func()) {
 	k := b.keyring.Load()
 	if len(k.stolen) == 0 {
-		return
+		return func() {}
 	}
-	b.machine.Distrust(now, func(s site.StreamID) bool {
-		row := b.rows.members[s]
-		return row != nil && row.Signs >= k.stolen[row.Site]
-	}, &b.fx)
+	again = func() {
+		b.machine.Distrust(now, func(s site.StreamID) bool {
+			row := b.rows.members[s]
+			return row != nil && row.Signs >= k.stolen[row.Site]
+		}, &b.fx)
+	}
+	again()
 	if k.stolen[b.siteID] > 0 {
 		b.gone = true
 	}
@@ -235,6 +241,7 @@ func (b *Broker) distrustLocked(now time.Time) {
 	next := *k
 	next.stolen = nil
 	b.keyring.Store(&next)
+	return again
 }
 
 // keyStatus adds to s what is known of the keys.

@@ -145,11 +145,12 @@ func (b *Broker) Members() []Member {
 // health is what this instance knows of its connection to the site database. It is
 // safe for concurrent use.
 type health struct {
-	mu       sync.Mutex // guards the fields below
-	since    time.Time  // when the first of the calls that failed began; zero: the last one succeeded
-	err      error      // of the last one
-	good     time.Time  // when the last one that succeeded began
-	isolated bool       // that was more than a lease ago
+	mu       sync.Mutex  // guards the fields below
+	since    time.Time   // when the first of the calls that failed began; zero: the last one succeeded
+	err      error       // of the last one
+	good     time.Time   // when the last one that succeeded began
+	isolated bool        // that was more than a lease ago
+	alarm    *time.Timer // goes off when it was; nil before Open has read the snapshot
 
 	stuck    time.Time // since when the own row cannot be renewed, or made; zero: it can
 	stuckErr error
@@ -164,27 +165,65 @@ func (h *health) away() (time.Time, error) {
 }
 
 // note records what came of a call that began at start. It returns how long the database
-// was away if it is back, and whether isolation has begun or ended with this call.
-func (h *health) note(start time.Time, lease time.Duration, err error) (back time.Duration, gone, isolation bool) {
+// was away if it is back, whether it has just gone away, and whether isolation has ended.
+func (h *health) note(start time.Time, lease time.Duration, err error) (back time.Duration, gone, over bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err == nil {
 		if !h.since.IsZero() {
 			back = start.Sub(h.since)
 		}
-		isolation = h.isolated
+		over = h.isolated
 		h.since, h.err, h.good, h.isolated = time.Time{}, nil, start, false
-		return back, false, isolation
+		if h.alarm != nil {
+			h.alarm.Reset(lease - time.Since(start))
+		}
+		return back, false, over
 	}
 	gone = h.since.IsZero()
 	if gone {
 		h.since = start
 	}
 	h.err = err
-	if !h.isolated && time.Since(h.good) >= lease {
-		h.isolated, isolation = true, true
+	return 0, gone, false
+}
+
+// overdue reports whether isolation begins now.
+func (h *health) overdue(lease time.Duration) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.isolated || time.Since(h.good) < lease {
+		return false
 	}
-	return 0, gone, isolation
+	if h.since.IsZero() { // a call hangs, and has not failed yet
+		h.since, h.err = h.good, errNoAnswer
+	}
+	h.isolated = true
+	return true
+}
+
+var errNoAnswer = errors.New("no answer")
+
+// watchIsolation has subscribers told when the database has not been reached for
+// a lease, whether or not a call of it has failed by then.
+func (b *Broker) watchIsolation() {
+	h := &b.health
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.alarm = time.AfterFunc(b.cfg.Lease-time.Since(h.good), func() {
+		if b.followCtx.Err() == nil && h.overdue(b.cfg.Lease) {
+			b.log.Warn("site database not reached for a lease; there may be instances whose events are not accepted here", "lease", b.cfg.Lease)
+			b.tellIsolated()
+		}
+	})
+	context.AfterFunc(b.followCtx, func() { h.alarm.Stop() })
+}
+
+func (b *Broker) tellIsolated() {
+	b.mu.Lock()
+	b.isolatedLocked()
+	b.mu.Unlock()
+	b.logDropped()
 }
 
 // database makes one call of the site database, within bounds of time.
@@ -200,18 +239,15 @@ func (b *Broker) noteRead(start time.Time, err error) {
 	if b.followCtx.Err() != nil {
 		return // it is this instance that stops
 	}
-	back, gone, isolation := b.health.note(start, b.cfg.Lease, err)
+	back, gone, over := b.health.note(start, b.cfg.Lease, err)
 	switch {
 	case gone:
 		b.log.Warn("site database away; events keep flowing between the instances that know each other", keyError, err)
 	case back > 0:
 		b.log.Info("site database back", "after", back)
 	}
-	if isolation {
-		b.mu.Lock()
-		b.isolatedLocked()
-		b.mu.Unlock()
-		b.logDropped()
+	if over {
+		b.tellIsolated()
 	}
 }
 
@@ -339,8 +375,9 @@ func (b *Broker) readChanges() bool {
 	rows := b.acceptedRows(snap.Members)
 	changed := b.rows.update(rows, now)
 	b.rows.revision, b.rows.offset = snap.Revision, snap.Now.Sub(now)
-	b.distrustLocked(now)
+	distrustNew := b.distrustLocked(now)
 	b.machine.Members(now, b.foreign(rows), asked, &b.fx)
+	distrustNew()
 	b.applyLocked(now)
 	b.countVerdictsLocked()
 	b.mu.Unlock()
@@ -493,9 +530,13 @@ func (b *Broker) join(ctx context.Context) (site.StreamID, error) {
 	own = own[max(0, len(own)-maxOwn):]
 	b.own.Store(&own)
 	verifies, _ := b.claims()
+	// It will sign as it reads before it has sealed anything; and never with less
+	// than it knows, though it may claim nothing while the database contradicts
+	// itself: others would take the new stream for one of before a compromise.
+	signs := max(verifies, b.keyring.Load().self.Generation)
 	err = b.cfg.Database.Join(ctx, site.Member{
 		Site: b.siteID, Stream: stream, Server: b.cfg.Server, Application: b.cfg.Application, Version: b.cfg.Version,
-		Role: site.Role(b.cfg.Role), Addresses: b.addresses(), Verifies: verifies, Signs: verifies, // it will sign as it reads before it has sealed anything
+		Role: site.Role(b.cfg.Role), Addresses: b.addresses(), Verifies: verifies, Signs: signs,
 	}, b.cfg.Lease)
 	if err != nil {
 		return site.StreamID{}, fmt.Errorf("write the member row: %w", err)

@@ -480,3 +480,43 @@ func TestRow_GoneIsNotReplacedByOneThatNobodyCanSpeakFor(t *testing.T) {
 		}
 	})
 }
+
+// hanging is a database that does not answer while on is set.
+type hanging struct {
+	site.Database
+	on atomic.Bool
+}
+
+func (h *hanging) Changes(ctx context.Context, since site.Revision) (site.Snapshot, error) {
+	if h.on.Load() {
+		<-ctx.Done()
+		return site.Snapshot{}, ctx.Err()
+	}
+	return h.Database.Changes(ctx, since)
+}
+
+func TestIsolation_IsToldInTimeByADatabaseThatHangs(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		db, bus := site2()
+		slow := &hanging{Database: db}
+		cfg := config(slow, bus.Provider())
+		cfg.Lease = 6 * time.Second
+		b := mustOpen(t, cfg)
+		b.Enable()
+		d := define()
+		rec := carillontest.Record(t, b, d)
+		time.Sleep(time.Minute)
+		slow.on.Store(true)
+		time.Sleep(cfg.Lease + time.Second)
+		synctest.Wait()
+		if m := rec.Missed(); len(m) != 1 || m[0].Reason != carillon.MissedIsolated || !b.Status().Isolated {
+			t.Errorf("a lease without the database: missed %+v, status %+v", m, b.Status())
+		}
+		slow.on.Store(false)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if m := rec.Missed(); len(m) != 2 || m[1].Reason != carillon.MissedIsolated || b.Status().Isolated {
+			t.Errorf("and back: missed %+v, status %+v", m, b.Status())
+		}
+	})
+}

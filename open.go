@@ -168,6 +168,7 @@ func (b *Broker) open(ctx context.Context) error {
 	b.loops.Go(b.tick)
 	b.loops.Go(b.send)
 	b.rowLoop.Go(b.follow)
+	b.watchIsolation()
 	select {
 	case <-b.inStep:
 		return b.guardOpen(ctx)

@@ -127,8 +127,9 @@ func (in *instance) readChanges(then func()) {
 		in.endKeys(snap.Now)
 		in.updateRows(snap.Members)
 		in.revision = snap.Revision
-		in.distrust()
+		distrustNew := in.distrust()
 		in.machine.Members(now, in.foreign(snap.Members), asked, &in.fx)
+		distrustNew()
 		in.effects()
 		then()
 	})

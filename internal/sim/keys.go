@@ -119,19 +119,24 @@ func (in *instance) unsaid() bool {
 
 // distrust gives up what was trusted under keys that somebody else has had, and
 // the own stream too if they were the own site's.
-func (in *instance) distrust() {
+func (in *instance) distrust() (again func()) {
 	k := &in.keys
 	if len(k.stolen) == 0 {
-		return
+		return func() {}
 	}
-	in.machine.Distrust(in.w.clock(), func(s site.StreamID) bool {
-		row, ok := in.rows[s]
-		return ok && row.Signs >= k.stolen[row.Site]
-	}, &in.fx)
+	stolen := k.stolen
+	again = func() {
+		in.machine.Distrust(in.w.clock(), func(s site.StreamID) bool {
+			row, ok := in.rows[s]
+			return ok && row.Signs >= stolen[row.Site]
+		}, &in.fx)
+	}
+	again()
 	if k.stolen[k.self.ID] > 0 {
 		in.gone = true
 	}
 	k.stolen = nil
+	return again
 }
 
 func (k *keyset) accepts(s site.ID) bool { return slices.Contains(k.ids, s) }

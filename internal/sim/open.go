@@ -91,7 +91,8 @@ func (in *instance) join(try int, then func(site.StreamID)) {
 func (in *instance) commitRow(epoch uint64, done func(site.StreamID, error)) {
 	stream := site.NewStreamID(epoch, in.random.Uint64())
 	in.own = append(in.own, stream)
-	verifies, signs := in.claims()
+	verifies, _ := in.claims()
+	signs := max(verifies, in.keys.self.Generation)
 	row := site.Member{
 		Site: in.keys.self.ID, Stream: stream, Server: in.process.name, Application: in.process.site,
 		Role: site.RolePublish | site.RoleSubscribe, Verifies: verifies, Signs: signs,
