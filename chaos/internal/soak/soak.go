@@ -154,6 +154,9 @@ func (r *Report) flat() error {
 	for i := range r.Spared {
 		for _, m := range measures() {
 			early, late := r.median(i, earlyQuarter, m.value), r.median(i, lateQuarter, m.value)
+			if early == 0 {
+				continue // a soak too short to tell
+			}
 			if float64(late) > float64(early)*tolerance && late > early+m.more {
 				return fmt.Errorf("%s of instance %d: %s in the second quarter of the time and %s in the last", m.name, i, m.text(early), m.text(late))
 			}
@@ -162,7 +165,8 @@ func (r *Report) flat() error {
 	return nil
 }
 
-// median returns the median of what an instance used in a quarter of the time, counted from 0.
+// median returns the median of what an instance used in a quarter of the time, counted from 0; 0 if
+// that is not known.
 func (r *Report) median(instance, quarter int, value func(Sample) uint64) uint64 {
 	var values []uint64
 	lo := r.Faulty / quarters * time.Duration(quarter)
