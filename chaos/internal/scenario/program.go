@@ -157,11 +157,11 @@ func playProgram(s *Stage) {
 			want = append(want, fmt.Sprintf("raised number %d", i))
 		}
 		if !slices.Equal(heard, want) || code != 0 {
-			s.problem("carillon listen heard %q, exit code %d: %s", heard, code, listener.err.String())
+			s.outcome.problem("carillon listen heard %q, exit code %d: %s", heard, code, listener.err.String())
 		}
 		keys, err := s.carillonSays(s.Instances[0], false, []int{0}, "secret", "list")
 		if err == nil && !strings.Contains(keys, "revoked") {
-			s.problem("carillon secret list does not show the key that was replaced:\n%s", keys)
+			s.outcome.problem("carillon secret list does not show the key that was replaced:\n%s", keys)
 		}
 		return err
 	})

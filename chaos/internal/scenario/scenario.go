@@ -67,6 +67,7 @@ type Outcome struct {
 	Took     time.Duration
 	Folder   string // histories and logs, if they are kept
 
+	Rotations  int // of the key that came to their end
 	Renumbered int // streams that instances took beside their first one
 }
 
@@ -82,8 +83,12 @@ func (o *Outcome) String() string {
 	if o.Verdict.Missed > 0 {
 		missed += " (" + counts(o.Verdict.Reasons) + ")"
 	}
-	return fmt.Sprintf("%-22s %d instances  %7d raises  %8d Raised  Missed %s  %d violations  %.1f s",
+	line := fmt.Sprintf("%-22s %d instances  %7d raises  %8d Raised  Missed %s  %d violations  %.1f s",
 		o.Scenario.Name, o.Scenario.Instances, o.Verdict.Raises, o.Verdict.Raised, missed, o.Violations(), o.Took.Seconds())
+	if o.Rotations > 0 {
+		line += fmt.Sprintf("  %d rotations", o.Rotations)
+	}
+	return line
 }
 
 // counts lists what is not 0, by name.
@@ -195,7 +200,7 @@ func (o *Outcome) play(ctx context.Context, c *cluster.Cluster, opt Options) err
 	}
 	load := time.Now()
 	if s.Play != nil {
-		stage := &Stage{Cluster: c, Scenario: s, ctx: ctx, program: opt.Program, problem: o.problem}
+		stage := &Stage{Cluster: c, Scenario: s, ctx: ctx, program: opt.Program, outcome: o}
 		s.Play(stage)
 		if stage.err != nil {
 			return stage.err

@@ -4,7 +4,6 @@ package scenario
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -23,7 +22,7 @@ type Stage struct {
 	ctx     context.Context
 	err     error
 	program string // path of the program carillon
-	problem func(format string, args ...any)
+	outcome *Outcome
 }
 
 // do does something unless something else has failed.
@@ -147,20 +146,23 @@ func (s *Stage) Restart(in *cluster.Instance) {
 	s.do(func() error { return s.Start(s.ctx, in) })
 }
 
-// Rotating rotates the key of the site again and again, every so often, while something else goes on,
-// and returns how many rotations came to their end.
-func (s *Stage) Rotating(every, overlap time.Duration, meanwhile func()) (rotations int) {
+// Rotating rotates the key of the site again and again, every so often, while something else goes on. It
+// returns how the last rotation failed that did.
+func (s *Stage) Rotating(every, overlap time.Duration, meanwhile func()) error {
 	ctx, cancel := context.WithCancel(s.ctx)
-	var err error
+	defer cancel()
+	var failed error
 	var rotating sync.WaitGroup
 	rotating.Go(func() {
 		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
-			if err = s.Database.Rotate(ctx, worker.Application, overlap); err != nil {
-				return
+			switch err := s.Database.Rotate(ctx, worker.Application, overlap); {
+			case err == nil:
+				s.outcome.Rotations++
+			case ctx.Err() == nil:
+				failed = err
 			}
-			rotations++
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
@@ -171,8 +173,5 @@ func (s *Stage) Rotating(every, overlap time.Duration, meanwhile func()) (rotati
 	meanwhile()
 	cancel()
 	rotating.Wait()
-	if s.ctx.Err() == nil && !errors.Is(err, context.Canceled) {
-		s.do(func() error { return err })
-	}
-	return rotations
+	return failed
 }

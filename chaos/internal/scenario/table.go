@@ -315,11 +315,11 @@ func Table() []Scenario {
 // rotate rotates the key for as long as events are raised, to the other suite each time. The old key
 // verifies for as long as a frame may be repaired.
 func rotate(s *Stage) {
-	n := s.Rotating(time.Second, s.Scenario.Window+2*time.Second, func() { s.Wait(s.Scenario.Load) })
+	err := s.Rotating(time.Second, s.Scenario.Window+2*time.Second, func() { s.Wait(s.Scenario.Load) })
 	s.do(func() error {
-		if n == 0 {
-			return errors.New("no rotation came to its end")
+		if err == nil && s.outcome.Rotations == 0 {
+			err = errors.New("no rotation came to its end")
 		}
-		return nil
+		return err
 	})
 }
