@@ -510,6 +510,10 @@ func (b *Broker) rejoin() {
 	b.gone = false
 	b.applyLocked(now)
 	b.mu.Unlock()
+	if len(b.ended) >= maxOwn {
+		clear(b.ended)
+	}
+	b.ended[old] = mark
 	b.log.Warn("went on with a new stream", keyStream, next.stream, "old", old)
 	if err := b.database(func(ctx context.Context) error { return b.cfg.Database.Leave(ctx, old, mark) }); err != nil {
 		b.log.Info("member row of the old stream not closed; its lease will run out", keyStream, old, keyError, err)

@@ -76,6 +76,7 @@ func newBroker(cfg Config) *Broker {
 		sendWake:   make(chan struct{}, 1),
 		followWake: make(chan struct{}, 1),
 		inStep:     make(chan struct{}),
+		ended:      map[site.StreamID]site.Mark{},
 	}
 	b.handlers, b.stopCall = context.WithCancel(context.Background())
 	b.loopCtx, b.stopLoops = context.WithCancel(context.Background())

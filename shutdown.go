@@ -161,7 +161,7 @@ func (b *Broker) leave(ctx context.Context) error {
 	defer cancel()
 	self := b.self.Load().Stream
 	for i := len(own) - 1; i >= 0; i-- {
-		final := site.Mark{}
+		final := b.ended[own[i]]
 		if own[i] == self {
 			final = mark
 		}

@@ -225,8 +225,9 @@ type Database interface {
 	// a lower one leaves what the row has.
 	Renew(ctx context.Context, self StreamID, r Renewal) error
 
-	// Leave closes the row with its final mark. Leaving twice, or a row that was reaped or
-	// removed, is no error and changes nothing.
+	// Leave closes the row with its final mark. A row that was reaped takes the mark, if it is
+	// higher, and stays reaped: its instance lived, and others must learn how far it came.
+	// Leaving twice, or a row that was removed, is no error and changes nothing.
 	Leave(ctx context.Context, self StreamID, final Mark) error
 
 	// Reap turns open rows whose lease lapsed more than grace ago into tombstones and

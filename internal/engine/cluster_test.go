@@ -127,6 +127,9 @@ func (n *node) row() *site.Member {
 // renumber gives n a new stream with a row of its own.
 func (n *node) renumber() {
 	n.c.epoch++
+	if r := n.row(); n.m.Mark().Frame > r.Mark.Frame { // the old row is left
+		r.Mark = n.m.Mark()
+	}
 	n.stream = site.NewStreamID(n.c.epoch, 7)
 	n.c.register(n.stream)
 	n.m.Renumber(n.c.now, n.stream, &n.fx)
@@ -369,7 +372,7 @@ func (m *Machine) invariant() error {
 		return fmt.Errorf("the ring ends at %d, taken %d", s.ring.frames[len(s.ring.frames)-1].Number, s.taken.Frame)
 	}
 	if e := s.ring.evicted; len(e) > 0 {
-		if low := s.ring.low(s.taken); e[len(e)-1].number != low.Frame || e[0].number+uint64(len(e)) != low.Frame+1 {
+		if low := s.ring.low(); e[len(e)-1].number != low.Frame || e[0].number+uint64(len(e)) != low.Frame+1 {
 			return fmt.Errorf("evictions %d-%d do not end at %d", e[0].number, e[len(e)-1].number, low.Frame)
 		}
 	}

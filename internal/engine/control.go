@@ -92,13 +92,8 @@ func (m *Machine) exists(now time.Time, p *peer, mark site.Mark, fx *Effects) {
 
 // nak hears p ask for frames again.
 func (m *Machine) nak(now time.Time, p *peer, nak wire.NAK, number uint64, fx *Effects) {
-	s := &m.send
-	switch nak.Stream {
-	case s.ring.stream:
-		m.heardNAKOfOurs(now, p, &s.ring, s.taken, s.handed, nak, fx)
-		return
-	case s.old.stream:
-		m.heardNAKOfOurs(now, p, &s.old, s.oldMark, s.oldHanded, nak, fx)
+	if r := m.send.of(nak.Stream); r != nil {
+		m.heardNAKOfOurs(now, p, r, nak, fx)
 		return
 	}
 	k := m.past[nak.Stream]
@@ -169,11 +164,7 @@ func (m *Machine) sayHeartbeat(now time.Time, fx *Effects) {
 		beat.Low = s.ring.frames[0].Number
 	}
 	m.say(now, site.StreamID{}, beat, fx)
-	if now.Before(s.oldUntil) {
-		m.sayReset(now, fx)
-	} else {
-		s.old = ring{}
-	}
+	m.sayResets(now, fx)
 	m.trimKept(now)
 	m.planDigests(now)
 	switch idle := m.idleHeartbeat(); {
@@ -281,6 +272,7 @@ func (m *Machine) Bye(now time.Time, fx *Effects) {
 	m.finished = true
 	m.heartbeatAt, m.join.stateAt, m.digestAt = time.Time{}, time.Time{}, time.Time{}
 	if m.started {
+		m.sayResets(now, fx)
 		m.say(now, site.StreamID{}, wire.Bye{Mark: m.send.taken}, fx)
 	}
 }

@@ -61,6 +61,7 @@ const (
 	heartbeatFirst = 50 * time.Millisecond
 	heartbeatIdle  = time.Second
 	resetFor       = 60 * time.Second // how long a new stream speaks of the old one
+	maxOlds        = 4                // streams replaced that are spoken of
 	stallProgress  = 500 * time.Millisecond
 	unknownFor     = time.Second // how long "the member table does not know it" is believed
 	askBurst       = 8

@@ -125,16 +125,33 @@ var (
 func (m *Machine) closedReset(p *peer, r wire.Reset, fx *Effects) {
 	end, closed := m.closed[r.Old]
 	switch {
-	case r.Old == m.send.old.stream:
+	case m.send.of(r.Old) != nil: // one of ours
 	case !closed || end == unfollowed:
 		m.rememberClosed(r.Old, unknownEnd)
 		if p.newcomer && r.Mark.Next > 0 {
 			m.missUncounted(p.site, r.Old, fx)
 		}
-	case r.Mark.Frame > end.Frame && r.Mark.Next >= end.Next:
-		m.closed[r.Old] = r.Mark
-		m.miss(&peer{site: p.site, stream: r.Old}, end.Next, r.Mark.Next, ReasonReset, fx)
+	default:
+		m.wentOn(p.site, r.Old, r.Mark, fx)
 	}
+}
+
+// beyondEnd reports whether a frame is of a closed stream, and shows that it went
+// on after it was closed here.
+func (m *Machine) beyondEnd(h *wire.Header) bool {
+	end := m.closed[h.Stream]
+	return !h.Type.Control() && end != unknownEnd && end != unfollowed && h.Number > end.Frame
+}
+
+// wentOn hears that a stream which is closed here came to mark. What it said
+// since was dropped, and is missed.
+func (m *Machine) wentOn(s site.ID, stream site.StreamID, mark site.Mark, fx *Effects) {
+	end := m.closed[stream]
+	if end == unknownEnd || end == unfollowed || mark.Frame <= end.Frame || mark.Next < end.Next {
+		return
+	}
+	m.closed[stream] = mark
+	m.miss(&peer{site: s, stream: stream}, end.Next, mark.Next, ReasonReset, fx)
 }
 
 // Members takes what a later read of the member table found changed since the
@@ -155,6 +172,7 @@ func (m *Machine) Members(now time.Time, changed []site.Member, asked bool, fx *
 			continue
 		}
 		if m.isClosed(row.Stream) {
+			m.wentOn(row.Site, row.Stream, row.Mark, fx)
 			continue
 		}
 		p := m.byStream[row.Stream]
@@ -193,7 +211,10 @@ func (m *Machine) endPeer(now time.Time, p *peer, mark site.Mark, why Reason, fx
 		m.begin(now, p, later(p.report, mark), false, fx)
 	}
 	m.exists(now, p, mark, fx)
-	p.state, p.counts, p.ended = peerClosing, false, why
+	p.state, p.counts = peerClosing, false
+	if why != 0 {
+		p.ended = why
+	}
 	m.trimRing(now)
 	fx.Space = true
 	m.maybeForget(now, p)

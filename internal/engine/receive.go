@@ -15,6 +15,9 @@ func (m *Machine) Precheck(h wire.Header) Verdict {
 	p := m.byStream[h.Stream]
 	switch {
 	case p == nil && m.isClosed(h.Stream):
+		if m.beyondEnd(&h) {
+			return Accepted
+		}
 		return ClosedStream
 	case p != nil && h.Type.Control() && p.control.heard(h.Number):
 		return Duplicate
@@ -41,6 +44,9 @@ func (m *Machine) Receive(now time.Time, h wire.Header, frame, body []byte, fx *
 		v = m.strangersWitness(h, body, fx)
 	case p == nil && m.isClosed(h.Stream):
 		v = ClosedStream
+		if m.beyondEnd(&h) {
+			m.wentOn(h.Site, h.Stream, site.Mark{Frame: h.Number, Next: h.Ordinal + uint64(h.Count)}, fx)
+		}
 	case p == nil:
 		v = m.holdUnknown(now, h, frame, body, fx)
 	case p.site != h.Site:

@@ -29,24 +29,25 @@ type resend struct {
 	to    site.StreamID // zero: everybody
 }
 
-// heardNAKOfOurs answers p, which asks for frames of one of our streams.
-func (m *Machine) heardNAKOfOurs(now time.Time, p *peer, r *ring, end, handed site.Mark, nak wire.NAK, fx *Effects) {
+// heardNAKOfOurs answers p, which asks for frames of one of our streams. Only of
+// the present one it can say GONE: that is about the stream which says it.
+func (m *Machine) heardNAKOfOurs(now time.Time, p *peer, r *ring, nak wire.NAK, fx *Effects) {
 	m.earn(now)
 	gones := 0
 	for _, asked := range nak.Ranges {
-		if asked.First > handed.Frame {
+		if asked.First > r.handed.Frame {
 			break // it is on its way
 		}
-		low := r.low(end)
-		if asked.First <= low.Frame && gones < nakFrames && m.again.tokens > 0 {
+		low := r.low()
+		if asked.First <= low.Frame && r.stream == m.cfg.Stream && gones < nakFrames && m.again.tokens > 0 {
 			gones++
 			from := len(fx.Control)
-			m.sayGone(now, r, wire.Range{First: asked.First, Last: min(asked.Last, low.Frame)}, low, p.stream, fx)
+			m.sayGone(now, r, wire.Range{First: asked.First, Last: min(asked.Last, low.Frame)}, p.stream, fx)
 			for _, c := range fx.Control[from:] {
 				m.again.tokens -= float64(len(c.Frame))
 			}
 		}
-		for n := max(asked.First, low.Frame+1); n <= min(asked.Last, handed.Frame); n++ {
+		for n := max(asked.First, low.Frame+1); n <= min(asked.Last, r.handed.Frame); n++ {
 			f := r.find(n)
 			to := p.stream
 			if m.together() {

@@ -10,10 +10,14 @@ import (
 // A ring keeps sealed frames of one of our streams for repair, and of those that
 // it had to drop what events they held.
 //
-// Invariant: frames are ascending without holes; so are evicted, and they end
-// just below frames unless evicted is empty.
+// Invariant: frames are ascending without holes and end at taken; so are
+// evicted, and they end just below frames unless evicted is empty.
 type ring struct {
-	stream  site.StreamID
+	stream site.StreamID
+	taken  site.Mark // through which frames were taken for sending
+	handed site.Mark // through which every provider has accepted
+	flight []*Frame  // taken, not handed
+
 	frames  []*Frame
 	bytes   int
 	evicted []eviction
@@ -28,10 +32,25 @@ type eviction struct {
 	at              time.Time
 }
 
+// hand records that every provider has accepted the frames up to number through,
+// and returns how many that are, and their bytes.
+func (r *ring) hand(through uint64) (n, bytes int) {
+	for n < len(r.flight) && r.flight[n].Number <= through {
+		bytes += len(r.flight[n].Bytes)
+		r.handed = r.flight[n].mark()
+		n++
+	}
+	clear(r.flight[:n])
+	if r.flight = r.flight[n:]; len(r.flight) == 0 {
+		r.flight = nil
+	}
+	return n, bytes
+}
+
 // low returns the position below which the ring holds nothing.
-func (r *ring) low(end site.Mark) site.Mark {
+func (r *ring) low() site.Mark {
 	if len(r.frames) == 0 {
-		return end
+		return r.taken
 	}
 	return site.Mark{Frame: r.frames[0].Number - 1, Next: r.frames[0].Ordinal}
 }
@@ -93,8 +112,8 @@ func (r *ring) forget(now time.Time, all uint64) {
 // sayGone tells what of the frames asked for, all of which lie below the ring,
 // was in them as far as that is known. What does not fit into a few frames will
 // be asked for again.
-func (m *Machine) sayGone(now time.Time, r *ring, asked wire.Range, end site.Mark, to site.StreamID, fx *Effects) {
-	first := end // of what is remembered
+func (m *Machine) sayGone(now time.Time, r *ring, asked wire.Range, to site.StreamID, fx *Effects) {
+	first := r.low() // of what is remembered
 	if len(r.evicted) > 0 {
 		first = site.Mark{Frame: r.evicted[0].number - 1, Next: r.evicted[0].ordinal}
 	}

@@ -37,6 +37,8 @@ func (f *Frame) mark() site.Mark {
 // Invariant: handed <= taken.Frame <= number; the last frame of ring is
 // taken.Frame.
 type sender struct {
+	ring // of the present stream
+
 	build  wire.Builder
 	runs   []wire.EventCount // of the events in build
 	first  uint64            // ordinal of the first event in build
@@ -45,24 +47,35 @@ type sender struct {
 	ready  []*Frame
 	orders map[wire.ID]uint64 // last order number of each Ordered event raised
 
-	taken  site.Mark // through which frames were taken for sending
-	handed site.Mark // through which every provider has accepted
-	total  uint64    // bytes of all frames taken
-	unsent int       // bytes closed or taken, and not handed
-
-	ring   ring
-	flight []*Frame // taken, not handed
+	total  uint64 // bytes of all frames taken
+	unsent int    // bytes closed or taken, and not handed
 
 	control uint64 // number of the last control frame
 
 	stalledAt time.Time // when a receiver began to pace Raise; zero: none does
 
-	// old is the stream that this one replaces, spoken of until oldUntil.
-	old       ring
-	oldMark   site.Mark
-	oldHanded site.Mark
-	oldUntil  time.Time
-	oldDoubt  bool // another process spoke in it
+	olds []*oldStream // those that this one replaces, the last one last
+}
+
+// An oldStream is one that this instance had. Its end is told for a while, and its
+// frames are still repaired.
+type oldStream struct {
+	ring
+	until time.Time
+	doubt bool // another process spoke in it
+}
+
+// of returns what is kept of one of our streams, or nil if it is none.
+func (s *sender) of(stream site.StreamID) *ring {
+	if stream == s.stream {
+		return &s.ring
+	}
+	for _, o := range s.olds {
+		if o.stream == stream {
+			return &o.ring
+		}
+	}
+	return nil
 }
 
 func (s *sender) reset(cfg *Config) {
@@ -213,24 +226,19 @@ func (m *Machine) trimRing(now time.Time) {
 }
 
 // Handed records that every provider has accepted the frames up to and including
-// number through.
+// number through: of the stream before, if some of that were still in hand when
+// it was replaced. Those of one stream are handed before the first of the next.
 func (m *Machine) Handed(now time.Time, through uint64, fx *Effects) {
 	s := &m.send
-	n := 0
-	for n < len(s.flight) && s.flight[n].Number <= through {
-		f := s.flight[n]
-		s.unsent -= len(f.Bytes)
-		s.handed = f.mark()
-		n++
+	if n := len(s.olds); n > 0 && len(s.olds[n-1].flight) > 0 {
+		s.olds[n-1].hand(through)
+		return
 	}
+	n, bytes := s.hand(through)
 	if n == 0 {
 		return
 	}
-	clear(s.flight[:n])
-	s.flight = s.flight[n:]
-	if len(s.flight) == 0 {
-		s.flight = nil
-	}
+	s.unsent -= bytes
 	fx.Space = true
 	m.heartbeatSoon(now)
 }
@@ -309,19 +317,19 @@ func (m *Machine) Renumber(now time.Time, stream site.StreamID, fx *Effects) {
 	s := &m.send
 	m.cfg.Stream = stream
 	s.reset(&m.cfg)
-	s.orders, s.control = was.orders, was.control
-	s.old, s.oldMark, s.oldHanded = was.ring, was.taken, was.handed
-	s.oldUntil, s.oldDoubt = now.Add(resetFor), m.cloned
+	s.orders, s.control, s.total = was.orders, was.control, was.total
+	s.olds = append(was.olds, &oldStream{ring: was.ring, until: now.Add(resetFor), doubt: m.cloned})
+	s.olds = s.olds[max(0, len(s.olds)-maxOlds):]
 	m.cloned = false
 	for _, f := range was.ready {
 		m.moveFrame(f, f.Ordinal-was.taken.Next)
 	}
 	s.first = s.next
 	for _, p := range m.peers {
-		p.acked, p.ackedEnd, p.ackedAt = site.Mark{}, 0, now
+		p.acked, p.ackedEnd, p.ackedAt = site.Mark{}, s.total, now
 	}
 	fx.Space = true
-	m.sayReset(now, fx)
+	m.sayResets(now, fx)
 	m.heartbeatSoon(now)
 }
 
@@ -338,7 +346,11 @@ func (m *Machine) moveFrame(f *Frame, ordinal uint64) {
 	m.send.next = ordinal + uint64(f.Count)
 }
 
-func (m *Machine) sayReset(now time.Time, fx *Effects) {
+// sayResets tells where the streams ended that this one replaces.
+func (m *Machine) sayResets(now time.Time, fx *Effects) {
 	s := &m.send
-	m.say(now, site.StreamID{}, wire.Reset{Old: s.old.stream, Mark: s.oldMark, Doubtful: s.oldDoubt}, fx)
+	s.olds = slices.DeleteFunc(s.olds, func(o *oldStream) bool { return !now.Before(o.until) })
+	for _, o := range s.olds {
+		m.say(now, site.StreamID{}, wire.Reset{Old: o.stream, Mark: o.taken, Doubtful: o.doubt}, fx)
+	}
 }

@@ -38,6 +38,9 @@ func (p *peer) heard(now time.Time, h *wire.Header) {
 		return
 	}
 	p.heardAt, p.digests, p.digestAt = now, 0, time.Time{}
+	if !p.linger.IsZero() { // its row is gone, and it lives
+		p.linger = now.Add(resetFor)
+	}
 }
 
 // A keeping holds sealed frames of another's stream, as they were received,

@@ -78,7 +78,7 @@ func (m *Machine) Distrust(now time.Time, keep func(site.StreamID) bool, fx *Eff
 		m.held.bytes -= len(f.body)
 		return true
 	})
-	m.again = resender{countAt: now}
+	m.again.queue, m.again.bytes, m.again.nextAt = nil, 0, time.Time{}
 	m.settleJoin(now, fx)
 }
 

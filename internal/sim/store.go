@@ -149,13 +149,19 @@ func (s *store) renew(self site.StreamID, n site.Renewal, now time.Time) error {
 
 func (s *store) leave(self site.StreamID, final site.Mark, now time.Time) {
 	i, ok := s.index[self]
-	if !ok || s.rows[i].member.State != site.MemberOpen {
+	if !ok {
 		return
 	}
 	r := &s.rows[i]
-	r.member.Mark = laterMark(r.member.Mark, final)
-	r.member.State, r.closed = site.MemberClosed, now
-	s.touch(r)
+	switch {
+	case r.member.State == site.MemberOpen:
+		r.member.Mark = laterMark(r.member.Mark, final)
+		r.member.State, r.closed = site.MemberClosed, now
+		s.touch(r)
+	case r.member.State == site.MemberReaped && final.Frame > r.member.Mark.Frame:
+		r.member.Mark = laterMark(r.member.Mark, final)
+		s.touch(r)
+	}
 }
 
 func (s *store) reap(grace time.Duration, now time.Time) (reaped []site.StreamID) {

@@ -299,11 +299,15 @@ func (d *Database) Leave(ctx context.Context, self site.StreamID, final site.Mar
 	}
 	defer d.mu.Unlock()
 	r, ok := d.rows[self]
-	if !ok || r.member.State != site.MemberOpen {
-		return nil
+	switch {
+	case !ok || r.member.State == site.MemberClosed:
+	case r.member.State == site.MemberOpen:
+		r.member.Mark = later(r.member.Mark, final)
+		d.closeLocked(r, site.MemberClosed, now)
+	case final.Frame > r.member.Mark.Frame:
+		r.member.Mark = later(r.member.Mark, final)
+		d.touchLocked(r)
 	}
-	r.member.Mark = later(r.member.Mark, final)
-	d.closeLocked(r, site.MemberClosed, now)
 	return nil
 }
 

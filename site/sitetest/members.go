@@ -455,6 +455,14 @@ func leaveTwiceOrReapedIsNoError(t *testing.T, store Store) {
 	f.leave(closed.Stream, site.Mark{Frame: 1, Next: 1})
 	store.Advance(t, hour)
 	f.reap(0)
+	before := f.changes(0).Revision
+	f.leave(reaped.Stream, site.Mark{Frame: 9, Next: 9}) // it lived, and others may not know how far it came
+	if got := f.row(reaped.Stream); got.State != site.MemberReaped || got.Mark != (site.Mark{Frame: 9, Next: 9}) {
+		t.Errorf("leaving a reaped row made it %+v, want reaped with the mark", got)
+	}
+	if snap := f.changes(before); len(snap.Members) != 1 {
+		t.Errorf("the mark of a reaped row is reported as %+v", snap.Members)
+	}
 	since := f.changes(0).Revision
 	for _, s := range []site.StreamID{closed.Stream, reaped.Stream, site.NewStreamID(7, 7)} {
 		f.leave(s, site.Mark{Frame: 9, Next: 9})
@@ -465,8 +473,9 @@ func leaveTwiceOrReapedIsNoError(t *testing.T, store Store) {
 	if got := f.row(closed.Stream); got.Mark.Frame != 1 {
 		t.Errorf("leaving twice moved the final mark to %v", got.Mark)
 	}
-	if got := f.row(reaped.Stream); got.State != site.MemberReaped {
-		t.Errorf("leaving a reaped row made its state %d", got.State)
+	f.leave(reaped.Stream, site.Mark{Frame: 3, Next: 3})
+	if got := f.row(reaped.Stream); got.State != site.MemberReaped || got.Mark.Frame != 9 {
+		t.Errorf("leaving a reaped row again made it %+v", got)
 	}
 }
 

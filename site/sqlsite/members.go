@@ -150,6 +150,12 @@ func (d *Database) Leave(ctx context.Context, self site.StreamID, final site.Mar
 					closed_ms = ?, revision = ?
 				WHERE stream_id = ? AND state = ?`,
 				int64(site.MemberClosed), int64(final.Frame), int64(final.Next), rev.now, rev.number, self[:], int64(site.MemberOpen))
+			if err != nil || n > 0 {
+				return err
+			}
+			n, err = c.affect(ctx, `UPDATE {members} SET mark_frame = ?, mark_next = `+d.greaterOf("mark_next")+`, revision = ?
+				WHERE stream_id = ? AND state = ? AND mark_frame < ?`,
+				int64(final.Frame), int64(final.Next), rev.number, self[:], int64(site.MemberReaped), int64(final.Frame))
 			if err == nil && n == 0 {
 				return errUnchanged
 			}
