@@ -17,8 +17,12 @@ const (
 func Generate(seed uint64) *Plan {
 	g := &generator{rand: rand.New(rand.NewPCG(seed, 0x73_69_6d)), p: defaults(seed)}
 	g.settings()
-	g.cluster()
-	g.faults()
+	if g.chance(0.3) {
+		g.aim()
+	} else {
+		g.cluster()
+		g.faults()
+	}
 	g.raises()
 	g.finish()
 	g.p.sort()
@@ -37,6 +41,8 @@ type generator struct {
 	revoked   bool
 	keysMove  bool // keys change, so no database is restored from before: that takes an operator's word
 	restored  bool
+	kind      string // of the one network; empty: any
+	mute      bool   // nobody speaks on it while idle
 }
 
 type generatedNetwork struct{ name, kind string }
@@ -94,7 +100,7 @@ func (g *generator) cluster() {
 		p.add(0, "site %s database=main suite=%s", s, pick(g, "hmac", "hmac", "hmac", "aes"))
 	}
 	n := 3
-	switch g.weighted(700, 100, 140, 50, 9, 1) {
+	switch g.weighted(7000, 1000, 1400, 540, 56, 4) {
 	case 1:
 		n = 2
 	case 2:
@@ -106,8 +112,12 @@ func (g *generator) cluster() {
 	case 5:
 		n = 40 + g.rand.IntN(61)
 	}
-	for i := range 1 + g.weighted(75, 25) {
-		g.network(fmt.Sprintf("n%d", i+1))
+	if g.kind != "" {
+		g.network("n1", g.kind)
+	} else {
+		for i := range 1 + g.weighted(75, 25) {
+			g.network(fmt.Sprintf("n%d", i+1), []string{"datagram", "ordered", "broker"}[g.weighted(6, 2, 2)])
+		}
 	}
 	p.Idle = max(p.Idle, time.Duration(n)*10*time.Millisecond)
 	for i := range n {
@@ -123,13 +133,12 @@ func (g *generator) cluster() {
 	g.ends = map[string]time.Duration{}
 }
 
-func (g *generator) network(name string) {
-	kind := []string{"datagram", "ordered", "broker"}[g.weighted(6, 2, 2)]
+func (g *generator) network(name, kind string) {
 	delay := pick(g, 100*time.Microsecond, time.Millisecond, 10*time.Millisecond, 50*time.Millisecond)
 	more := ""
 	switch kind {
 	case "datagram":
-		if g.chance(0.1) && !g.p.Mute {
+		if g.mute {
 			g.p.Mute = true
 			more = " idle=-1s"
 		}

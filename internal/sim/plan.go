@@ -62,16 +62,13 @@ func (p *Plan) settle() time.Duration {
 	if p.within > 0 {
 		return p.within
 	}
-	return p.MissedAfter + p.notice() + time.Second
+	return p.MissedAfter + max(p.notice(), p.noticeDead()) + time.Second
 }
 
 // notice returns how long it may take, when all is well again, until everybody
-// knows what there is to know.
+// knows what there is to know of those who live.
 func (p *Plan) notice() time.Duration {
 	d := 500*time.Millisecond + p.Idle
-	if p.has("kill", "stop", "freeze", "clone", "revoke", "cut") {
-		d += p.Poll + 4*p.Idle // it takes three heartbeats to be taken for dead
-	}
 	if p.has("database", "freeze", "clone", "revoke") {
 		d += 2*databaseTimeout + 2*p.Poll // calls that hang
 	}
@@ -81,12 +78,21 @@ func (p *Plan) notice() time.Duration {
 	return d
 }
 
+// noticeDead is notice for those who died: it takes three heartbeats to be taken for
+// dead.
+func (p *Plan) noticeDead() time.Duration {
+	if !p.has("kill", "stop", "freeze", "clone", "revoke", "cut") {
+		return 0
+	}
+	return p.notice() + p.Poll + 4*p.Idle
+}
+
 // repair returns what must be repaired and not missed.
 func (p *Plan) repair() history.Repair {
 	const moment = 3 * time.Second
 	r := history.Repair{Within: p.notice() + moment, Evicts: p.RingBytes < defaultRingBytes || p.RingFrames < defaultRingFrames}
 	if p.CacheBytes >= defaultCacheBytes {
-		r.Left = p.notice() + 4*p.Idle + moment
+		r.Left = max(p.notice(), p.noticeDead()) + moment
 	}
 	return r
 }
