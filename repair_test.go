@@ -1,6 +1,7 @@
 package carillon_test
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -8,6 +9,11 @@ import (
 
 	"github.com/carillon-go/carillon"
 	"github.com/carillon-go/carillon/carillontest"
+	"github.com/carillon-go/carillon/internal/wire"
+	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/provider/membus"
+	"github.com/carillon-go/carillon/provider/providertest"
+	"github.com/carillon-go/carillon/site"
 )
 
 func TestRepair_WhatTheNetworkLostIsRaised(t *testing.T) {
@@ -71,6 +77,149 @@ func TestOnInDoubt_IsToldWhileSomethingMayStillBeRepaired(t *testing.T) {
 		synctest.Wait()
 		if len(notices) > 0 {
 			t.Error("told after it was removed")
+		}
+	})
+}
+
+// A tag costs more than everything else about a frame, and whoever repeats frames must
+// not make instances compute it.
+func TestReceive_RepeatedFramesAreDroppedBeforeTheirTagsAreComputed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := newTarget(t)
+		frame := g.valid(1)
+		if r := g.drops(frame); r != 0 {
+			t.Fatalf("the frame itself: dropped as %v", r)
+		}
+		frame = slices.Clone(frame)
+		frame[len(frame)-1] ^= 1
+		if r := g.drops(frame); r != carillon.DropDuplicate {
+			t.Errorf("a repetition with a wrong tag: dropped as %v, want %v", r, carillon.DropDuplicate)
+		}
+	})
+}
+
+func TestReceive_FramesOfAStreamBeforeAreOwn(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := newTarget(t)
+		raiseUntyped := func() {
+			if err := g.Event(g.event).Raise(t.Context(), carillon.ID{}, []byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			g.pass(time.Second)
+		}
+		raiseUntyped()
+		old := g.puppet.frames(wire.TypeEvents)
+		if len(old) == 0 {
+			t.Fatal("the puppet heard nothing")
+		}
+		h, err := wire.ParseHeader(old[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := g.db.Leave(t.Context(), h.Stream, site.Mark{}); err != nil {
+			t.Fatal(err)
+		}
+		g.pass(time.Minute)
+		if r := g.drops(old[0]); r != carillon.DropOwn {
+			t.Errorf("a frame of the stream before came back: dropped as %v, want %v", r, carillon.DropOwn)
+		}
+	})
+}
+
+// eager delivers frames as soon as it is started.
+type eager struct {
+	*membus.Provider
+	frames func(env provider.Env) [][]byte
+}
+
+func (e *eager) Start(ctx context.Context, env provider.Env) error {
+	if err := e.Provider.Start(ctx, env); err != nil {
+		return err
+	}
+	env.Deliver(provider.Batch{Frames: e.frames(env)})
+	return nil
+}
+
+func TestReceive_BeforeTheRowIsThereNothingIsTaken(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		db, bus := site2()
+		p := newPuppet(t, db, bus)
+		p.register(db)
+		link := &eager{Provider: bus.Provider(), frames: func(provider.Env) [][]byte {
+			return [][]byte{p.event(p.header(1), p.key(), carillon.NewID(), "x"), p.heartbeat(1)}
+		}}
+		b := mustOpen(t, config(db, link))
+		if n := b.Stats().Drops[carillon.DropBeforeBaseline]; n != 2 {
+			t.Errorf("%d frames dropped as before the baseline, want both", n)
+		}
+	})
+}
+
+// A replica may lag. What it does not show yet once is no copy of the database.
+func TestGuard_OneAnswerMakesNoCopy(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		db, bus := site2()
+		cfg := config(db, bus.Provider())
+		cfg.Lease = 30 * time.Second
+		a := mustOpen(t, cfg)
+		a.Enable()
+		time.Sleep(time.Minute)
+		copied := db.Copy()
+		link := providertest.Faulty(bus.Provider(), providertest.Faults{})
+		link.SetPartition(providertest.Both)
+		cfg = config(copied, link)
+		cfg.Lease = 30 * time.Second
+		b := mustOpen(t, cfg)
+		b.Enable()
+		time.Sleep(time.Minute)
+		link.Heal()
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if alarmed(a) || alarmed(b) {
+			t.Errorf("a %v, b %v; want no alarm before a second answer, a lease later", a.Status().Problems, b.Status().Problems)
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if !alarmed(a) || !alarmed(b) {
+			t.Error("no alarm at all: this test shows nothing")
+		}
+	})
+}
+
+// The keys are read once more behind the new row, and not only with the next read of the
+// changes, which may be long in coming.
+func TestKey_RotatedWhileThereWasNoRowNeedsNoFurtherRead(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		db, bus := site2()
+		joins := 0
+		hooked := &hookedDB{Database: db, before: func(ctx context.Context, call string) error {
+			switch {
+			case call == "Changes" && joins == 2:
+				return context.DeadlineExceeded
+			case call != "Join":
+				return nil
+			}
+			if joins++; joins < 2 {
+				return nil
+			}
+			sites, err := db.Sites(ctx)
+			if err != nil {
+				return err
+			}
+			s := sites[0]
+			key := site.NewKey(2, site.SuiteHMACSHA256)
+			key.State, s.Keys[0].State = site.KeyActive, site.KeyRetiring
+			s.Keys = append(s.Keys, key)
+			_, err = db.ChangeSite(ctx, s)
+			return err
+		}}
+		b := mustOpen(t, config(hooked, bus.Provider()))
+		if err := db.Leave(t.Context(), b.Members()[0].Stream, site.Mark{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if st := b.Status(); joins != 2 || st.Key != 2 {
+			t.Errorf("%d joins, %+v; want two, and key 2 to be in use", joins, st)
 		}
 	})
 }
