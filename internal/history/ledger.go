@@ -67,7 +67,8 @@ func (c *Checker) tell(in, from *instance, seq uint64, what told, r *Record) {
 	if in.quiet && min(e.left, e.seen) < in.opening && from.ended > in.inStep {
 		c.violate(Baseline, in, r, from, seq, fmt.Sprintf("%s, but sent before %v, when it had not joined", what, in.opening))
 	}
-	if out := max(from.isOut(e), in.since(e.name)); out != never && c.calm != never && r.At > max(out, c.calm, in.thawed)+c.settle {
+	// Of one who was killed it may become known at any time, by a replay for one.
+	if out := max(from.isOut(e), in.since(e.name)); out != never && c.calm != never && !from.silentEnd && r.At > max(out, c.calm, in.thawed)+c.settle {
 		c.violate(Tardy, in, r, from, seq, fmt.Sprintf("%s, but sent at %v, and faults stopped at %v", what, out, c.calm))
 	}
 	if what == wasMissed {

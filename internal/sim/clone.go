@@ -30,7 +30,7 @@ func (in *instance) clone() {
 	c.opener.SetKeys(c.keys.accepted)
 	c.sealers = slices.Clone(in.sealers)
 	c.cfg = in.cfg
-	c.cfg.Key, c.cfg.TrailerBytes = c.keys.active.ID, c.sealers[0].Trailer()
+	c.cfg.Key, c.cfg.TrailerBytes = c.sealers[0].key, c.sealers[0].Trailer()
 	c.machine = engine.New(c.cfg)
 	c.revision, c.readAt = in.joinedRevision, in.w.now
 	c.rows = map[site.StreamID]site.Member{}

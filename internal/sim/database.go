@@ -122,7 +122,7 @@ func (d *database) failOver(lag time.Duration) {
 		return
 	}
 	for _, row := range d.store.rows {
-		if _, ok := s.index[row.member.Stream]; !ok && row.member.State == site.MemberOpen {
+		if _, ok := s.index[row.member.Stream]; !ok {
 			d.w.record(history.Record{Kind: history.Erased, Stream: history.Stream(row.member.Stream)})
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"strings"
+	"unicode"
 
 	"github.com/carillon-go/carillon/internal/history"
 )
@@ -24,11 +26,20 @@ func (r Result) Holds() bool { return r.Err == nil && r.Verdict.Holds() }
 func (r Result) Kind() string {
 	switch {
 	case r.Err != nil:
-		return "error"
+		line, _, _ := strings.Cut(r.Err.Error(), "\n")
+		return "error: " + strings.Map(withoutDigits, line)
 	case len(r.Verdict.Violations) > 0:
 		return r.Verdict.Violations[0].Rule.String()
 	}
 	return ""
+}
+
+// withoutDigits leaves out of an error what differs from plan to plan.
+func withoutDigits(r rune) rune {
+	if unicode.IsDigit(r) || unicode.Is(unicode.Hex_Digit, r) {
+		return -1
+	}
+	return r
 }
 
 // Run carries out a plan. With a trace, it says there what happens.

@@ -13,7 +13,7 @@ import (
 // seedsOfTest is how many seeds a run of the tests has: as many as fit into it
 // with the race detector. They are the same each time, so that a change that
 // breaks something is the change that fails. CARILLON_SEEDS asks for more.
-const seedsOfTest = 1200
+const seedsOfTest = 2000
 
 func seeds(t *testing.T) uint64 {
 	if text := os.Getenv("CARILLON_SEEDS"); text != "" {
