@@ -85,12 +85,13 @@ type Broker struct {
 	orderedEvents []*Event
 	control       []controlFrame
 	repairs       []controlFrame // sealed already
-	controlQueued uint64         // control frames queued so far
-	controlSent   uint64         // of those, tried
-	raised        uint64         // events numbered so far, in all streams
-	handed        uint64         // of those, accepted by every provider
-	space         broadcast      // Raise may try again
-	progress      broadcast      // controlSent or handed has grown, or others have acknowledged
+	repairBytes   int
+	controlQueued uint64    // control frames queued so far
+	controlSent   uint64    // of those, tried
+	raised        uint64    // events numbered so far, in all streams
+	handed        uint64    // of those, accepted by every provider
+	space         broadcast // Raise may try again
+	progress      broadcast // controlSent or handed has grown, or others have acknowledged
 	rows          memberTable
 	guard         guard
 	asked         bool          // the machine wants the member table read
@@ -311,7 +312,10 @@ func (b *Broker) applyLocked(now time.Time) {
 		b.queueControlLocked(&fx.Control[i])
 	}
 	for _, r := range fx.Repairs {
-		b.repairs = append(b.repairs, controlFrame{bytes: r.Frame, to: r.To})
+		if b.repairBytes < maxRepairs { // whoever needs the rest asks again
+			b.repairs = append(b.repairs, controlFrame{bytes: r.Frame, to: r.To})
+			b.repairBytes += len(r.Frame)
+		}
 	}
 	if len(fx.Control)+len(fx.Repairs) > 0 {
 		poke(b.sendWake)
@@ -358,6 +362,9 @@ type controlFrame struct {
 	bytes []byte
 	to    site.StreamID // zero: everybody
 }
+
+// maxRepairs bounds the bytes of repairs that wait while a provider holds them up.
+const maxRepairs = 512 << 10
 
 // maxControl bounds the control frames that wait. They are repeated as
 // long as they matter, so the oldest can go.

@@ -180,6 +180,8 @@ type holdBack struct {
 	items []engine.Item
 	bytes int
 
+	isolated bool // for longer than a lease
+
 	// From the first item for which there was no room, nothing more is kept, so
 	// that what is told stays in order: events are counted by ID, within
 	// a bound, and told as missed at Enable.
@@ -238,6 +240,9 @@ func (b *Broker) releaseHeldLocked() {
 	}
 	for _, m := range h.missed {
 		b.tellMissedLocked(m)
+	}
+	if h.isolated {
+		b.tellMissedLocked(&Missed{Reason: MissedIsolated, Reports: 1})
 	}
 	if h.other != nil {
 		b.tellMissedLocked(h.other)

@@ -278,8 +278,12 @@ func (b *Broker) noteRow(tried string, err error) {
 // isolatedLocked has everybody told that events may have been missed without a
 // trace. b.mu is held.
 func (b *Broker) isolatedLocked() {
-	if b.cfg.Role&Subscribe != 0 && b.enabled && !b.closing.Load() {
+	switch {
+	case b.cfg.Role&Subscribe == 0 || b.closing.Load():
+	case b.enabled:
 		b.tellMissedLocked(&Missed{Reason: MissedIsolated, Reports: 1})
+	default:
+		b.hold.isolated = true
 	}
 }
 
@@ -373,6 +377,10 @@ func (b *Broker) readChanges() bool {
 		return false
 	}
 	rows := b.acceptedRows(snap.Members)
+	self := b.self.Load().Stream
+	if since == 0 && !slices.ContainsFunc(rows, func(m site.Member) bool { return m.Stream == self }) {
+		b.gone = true // a database that failed over has lost it: whoever joins now does not know this instance
+	}
 	changed := b.rows.update(rows, now)
 	b.rows.revision, b.rows.offset = snap.Revision, snap.Now.Sub(now)
 	distrustNew := b.distrustLocked(now)
@@ -477,14 +485,21 @@ func (b *Broker) reap() {
 // is said in its name cannot be trusted any more. If that fails, the next round
 // tries again.
 func (b *Broker) rejoin() {
-	old, key := b.self.Load().Stream, b.keyring.Load().active
-	var next *sealer
+	old := b.self.Load().Stream
+	var (
+		stream site.StreamID
+		key    site.Key
+		next   *sealer
+	)
 	err := b.database(func(ctx context.Context) error {
-		if _, err := seal.NewSealer(key, b.siteID, old); err != nil {
+		if err := b.readKeys(ctx); err != nil {
 			return err // before there is a row that nobody can speak for
 		}
-		stream, err := b.join(ctx)
-		if err != nil {
+		if _, err := seal.NewSealer(b.keyring.Load().active, b.siteID, old); err != nil {
+			return err
+		}
+		var err error
+		if stream, err = b.join(ctx); err != nil {
 			return err
 		}
 		// Who rotated the key while there was no row did not wait for this instance.
@@ -498,6 +513,9 @@ func (b *Broker) rejoin() {
 	})
 	b.noteRow("join again", err)
 	if err != nil {
+		if stream != (site.StreamID{}) { // a row that nobody speaks for would be waited for
+			b.database(func(ctx context.Context) error { return b.cfg.Database.Leave(ctx, stream, site.Mark{}) })
+		}
 		return
 	}
 	b.addSealer(next)

@@ -142,15 +142,9 @@ func (b *Broker) open(ctx context.Context) error {
 	b.addSealer(&sealer{Sealer: s, stream: stream, key: key.ID})
 	b.makeMachine(stream, key.ID, s.Trailer())
 
-	snap, err := b.snapshot(ctx, stream)
+	snap, err := b.snapshotOfAll(ctx, stream)
 	if err != nil {
 		return err
-	}
-	// A change since the keys were read is not reported again.
-	if len(snap.Sites) > 0 {
-		if err := b.useSites(snap.Sites, snap.Now); err != nil {
-			return err
-		}
 	}
 	now := time.Now()
 	b.health.note(now, b.cfg.Lease, nil)
@@ -251,6 +245,22 @@ func (b *Broker) makeMachine(stream site.StreamID, key site.KeyID, trailer int) 
 	b.mu.Lock()
 	b.machine = m
 	b.mu.Unlock()
+}
+
+// snapshotOfAll reads who is there in all sites that are accepted, and the keys
+// after that: changes from then on are reported, but none that came between the
+// keys read before and the snapshot. If a site has come, it is read again.
+func (b *Broker) snapshotOfAll(ctx context.Context, self site.StreamID) (snap site.Snapshot, err error) {
+	for range snapshotTries {
+		asked := b.keyring.Load().ids
+		if snap, err = b.snapshot(ctx, self); err != nil {
+			return snap, err
+		}
+		if err = b.readKeys(ctx); err != nil || slices.Equal(asked, b.keyring.Load().ids) {
+			return snap, err
+		}
+	}
+	return snap, fmt.Errorf("read the snapshot: sites were registered %d times meanwhile; try again", snapshotTries)
 }
 
 // snapshot reads who is there, after the own row was committed.

@@ -85,7 +85,7 @@ func TestOpen_StartsInOrder(t *testing.T) { // E7
 		b.Enable()
 		synctest.Wait()
 
-		want := []string{"EnsureSite", "Sites", "ClientAddr", "Start", "NextEpoch", "Join", "Sites", "Snapshot", "SetMembers", "Send", "in step", "Enable", "Raised"}
+		want := []string{"EnsureSite", "Sites", "ClientAddr", "Start", "NextEpoch", "Join", "Sites", "Snapshot", "Sites", "SetMembers", "Send", "in step", "Enable", "Raised"}
 		got := slices.DeleteFunc(s.all(), func(s string) bool { return s == "Changes" || s == "Renew" })
 		got = slices.Compact(got)
 		if i := slices.Index(got, "in step"); i > 0 { // from then on, acknowledgements may go out at any time

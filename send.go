@@ -22,6 +22,10 @@ const (
 	lastRetry  = time.Second
 )
 
+// controlLimit is how long a provider may hold up control frames and repairs. They
+// are repeated, and waiting for one provider keeps the others from theirs.
+const controlLimit = time.Second
+
 // A sealer seals the frames of one of this instance's streams under one key.
 type sealer struct {
 	*seal.Sealer
@@ -149,7 +153,7 @@ func (b *Broker) send() {
 		b.control = b.control[:0]
 		repairs = append(repairs[:0], b.repairs...)
 		clear(b.repairs)
-		b.repairs = b.repairs[:0]
+		b.repairs, b.repairBytes = b.repairs[:0], 0
 		if len(frames) == 0 && b.sending {
 			frames = b.machine.Take(time.Now(), frames)
 		}
@@ -169,6 +173,11 @@ func (b *Broker) send() {
 		var again time.Time
 		if len(batch) > 0 {
 			again = b.sendBatch(batch)
+			if !again.IsZero() { // one did not accept them: the others' receivers may ask all the same
+				b.mu.Lock()
+				b.machine.Sent(frames[len(frames)-1].Number)
+				b.mu.Unlock()
+			}
 			if again.IsZero() && b.loopCtx.Err() == nil {
 				b.batchHanded(frames)
 				clear(frames)
@@ -199,13 +208,15 @@ func (b *Broker) sendControl(control []controlFrame) {
 			all = append(all, control[i].bytes)
 		}
 	}
+	ctx, cancel := context.WithTimeout(b.loopCtx, controlLimit)
+	defer cancel()
 	for _, o := range b.outs {
 		if len(all) > 0 {
-			o.try(b.loopCtx, b.log, site.StreamID{}, all)
+			o.try(ctx, b.log, site.StreamID{}, all)
 		}
 		for _, c := range control {
 			if c.to != (site.StreamID{}) {
-				o.try(b.loopCtx, b.log, c.to, [][]byte{c.bytes})
+				o.try(ctx, b.log, c.to, [][]byte{c.bytes})
 			}
 		}
 	}
@@ -219,6 +230,11 @@ func (b *Broker) sendControl(control []controlFrame) {
 // sendAgain sends repairs, in runs for the same receivers. What a provider does
 // not accept is not kept: whoever misses it asks again.
 func (b *Broker) sendAgain(repairs []controlFrame) {
+	if len(repairs) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(b.loopCtx, controlLimit)
+	defer cancel()
 	for len(repairs) > 0 {
 		to, n := repairs[0].to, 1
 		for n < len(repairs) && repairs[n].to == to {
@@ -229,7 +245,7 @@ func (b *Broker) sendAgain(repairs []controlFrame) {
 			frames[i] = repairs[i].bytes
 		}
 		for _, o := range b.outs {
-			o.try(b.loopCtx, b.log, to, frames)
+			o.try(ctx, b.log, to, frames)
 		}
 		clear(repairs[:n])
 		repairs = repairs[n:]

@@ -114,6 +114,7 @@ func (m *Machine) acked(now time.Time, p *peer, a wire.ACK, fx *Effects) {
 			m.exists(now, q, e.Mark, fx)
 			continue
 		}
+		m.wordOfOurs(e.Stream, e.Mark, fx)
 		if e.Stream != m.cfg.Stream || e.Mark.Frame <= p.acked.Frame || e.Mark.Frame > m.send.taken.Frame {
 			continue
 		}
@@ -166,7 +167,7 @@ func (m *Machine) sayHeartbeat(now time.Time, fx *Effects) {
 	m.say(now, site.StreamID{}, beat, fx)
 	m.sayResets(now, fx)
 	m.trimKept(now)
-	m.planDigests(now)
+	m.planDigests(now, fx)
 	switch idle := m.idleHeartbeat(); {
 	case m.heartbeatIn < heartbeatIdle:
 		m.heartbeatAt = now.Add(m.heartbeatIn)

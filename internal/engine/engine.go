@@ -92,6 +92,7 @@ const (
 	digestAgain  = time.Second
 	digestLater  = 10 * time.Second // after the first few
 	maxEndings   = 64               // streams that have ended and are told of at once
+	maxClosed    = 4096             // streams that ended and are remembered
 )
 
 // helloAt is when HELLO is said, counted from Start, to those that have not
@@ -227,10 +228,11 @@ type Machine struct {
 	// peers holds every other stream known, ascending by stream, and byStream the
 	// same by name. A peer is a sender whose window we keep and a receiver whose
 	// acknowledgements we count.
-	peers    []*peer
-	byStream map[site.StreamID]*peer
-	closed   map[site.StreamID]site.Mark // streams that ended while we watched, and where; bounded
-	past     map[site.StreamID]*keeping  // frames kept of streams that ended a moment ago
+	peers      []*peer
+	byStream   map[site.StreamID]*peer
+	closed     map[site.StreamID]ending   // streams that ended while we watched, and where; bounded
+	closedList []site.StreamID            // the same, the oldest first
+	past       map[site.StreamID]*keeping // frames kept of streams that ended a moment ago
 
 	heartbeatAt time.Time // next one; zero before Start
 	heartbeatIn time.Duration
@@ -257,7 +259,7 @@ func New(cfg Config) *Machine {
 		cfg:      cfg,
 		rand:     rand.New(rand.NewPCG(cfg.Seed, 0x6361_7269_6c6c_6f6e)),
 		byStream: map[site.StreamID]*peer{},
-		closed:   map[site.StreamID]site.Mark{},
+		closed:   map[site.StreamID]ending{},
 		past:     map[site.StreamID]*keeping{},
 	}
 	m.send.reset(&m.cfg)

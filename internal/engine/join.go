@@ -13,7 +13,9 @@ import (
 // those that ask where this one stands (STATE).
 type joiner struct {
 	startedAt time.Time
-	settledAt time.Time // last time that silence was judged
+	stream    site.StreamID // of then
+	joined    time.Time     // when its row was made, by the database's clock
+	settledAt time.Time     // last time that silence was judged
 	inStep    bool
 	nonce     [16]byte
 	said      int // HELLOs said so far
@@ -27,12 +29,15 @@ type joiner struct {
 // and begins to ask those streams where they stand. In step when every one of
 // them has a baseline; at once if there are none.
 func (m *Machine) Start(now time.Time, snapshot []site.Member, fx *Effects) {
-	m.started = true
+	m.started, m.join.stream = true, m.cfg.Stream
 	m.join.startedAt = now
 	binary.BigEndian.PutUint64(m.join.nonce[:8], m.rand.Uint64())
 	binary.BigEndian.PutUint64(m.join.nonce[8:], m.rand.Uint64())
 	for i := range snapshot {
 		row := &snapshot[i]
+		if row.Stream == m.cfg.Stream {
+			m.join.joined = row.Joined
+		}
 		if row.Stream == m.cfg.Stream || row.State != site.MemberOpen || m.byStream[row.Stream] != nil {
 			continue
 		}
@@ -134,6 +139,10 @@ func (m *Machine) begin(now time.Time, p *peer, base site.Mark, guessed bool, fx
 	p.state = peerOpen
 	m.ackSoon(now)
 	for _, f := range m.held.take(p.stream) {
+		if f.header.Site != p.site { // sealed by another site, in a name that is not its own
+			m.counts[Inconsistent]++
+			continue
+		}
 		p.heard(now, &f.header)
 		m.counts[m.accept(now, p, f.header, f.frame, f.body, fx)]++
 	}
@@ -200,6 +209,7 @@ func (m *Machine) state(now time.Time, p *peer, s wire.State, fx *Effects) {
 		m.exists(now, p, s.Mark, fx)
 	}
 	for _, k := range s.Others {
+		m.wordOfOurs(k.Stream, k.Mark, fx)
 		if q := m.byStream[k.Stream]; q != nil && q.state != peerJoining {
 			m.exists(now, q, k.Mark, fx)
 		}

@@ -80,8 +80,16 @@ func (m *Machine) addPeer(now time.Time, row *site.Member, state peerState) *pee
 	return p
 }
 
-// removePeer forgets p, whose stream has ended.
-func (m *Machine) removePeer(p *peer) {
+// removePeer forgets p, whose stream has ended. Events of which only some
+// fragments came will not be whole any more.
+func (m *Machine) removePeer(p *peer, fx *Effects) {
+	for _, part := range p.parts {
+		why := p.ended
+		if why == 0 {
+			why = ReasonPeerLost
+		}
+		m.kill(p, part, why, fx)
+	}
 	i, ok := slices.BinarySearchFunc(m.peers, p.stream, compareStreams)
 	if !ok {
 		return
@@ -91,23 +99,34 @@ func (m *Machine) removePeer(p *peer) {
 	if len(p.kept.frames) > 0 { // somebody else may still miss them
 		m.past[p.stream] = &p.kept
 	}
-	m.rememberClosed(p.stream, p.high)
+	m.rememberClosed(p.site, p.stream, p.high)
 }
 
 // rememberClosed keeps the verdict on an ended stream quick. The member table
 // has it for a day; here any bounded memory will do.
-func (m *Machine) rememberClosed(s site.StreamID, end site.Mark) {
-	const most = 4096
-	if len(m.closed) >= most {
-		clear(m.closed)
+func (m *Machine) rememberClosed(of site.ID, s site.StreamID, end site.Mark) {
+	if !m.isClosed(s) {
+		m.closedList = append(m.closedList, s)
 	}
-	m.closed[s] = end
+	m.closed[s] = ending{of, end}
+	if len(m.closedList) > maxClosed {
+		delete(m.closed, m.closedList[0])
+		m.closedList = m.closedList[1:]
+	}
 }
 
 func (m *Machine) isClosed(s site.StreamID) bool {
 	_, closed := m.closed[s]
 	return closed
 }
+
+// An ending is where a stream ended, and of which site it was.
+type ending struct {
+	of   site.ID
+	mark site.Mark
+}
+
+func (e ending) known() bool { return e.mark != unknownEnd && e.mark != unfollowed }
 
 // What stands for the end of streams of which it is not known.
 var (
@@ -126,8 +145,9 @@ func (m *Machine) closedReset(p *peer, r wire.Reset, fx *Effects) {
 	end, closed := m.closed[r.Old]
 	switch {
 	case m.send.of(r.Old) != nil: // one of ours
-	case !closed || end == unfollowed:
-		m.rememberClosed(r.Old, unknownEnd)
+	case closed && end.of != p.site:
+	case !closed || end.mark == unfollowed:
+		m.rememberClosed(p.site, r.Old, unknownEnd)
 		if p.newcomer && r.Mark.Next > 0 {
 			m.missUncounted(p.site, r.Old, fx)
 		}
@@ -140,18 +160,18 @@ func (m *Machine) closedReset(p *peer, r wire.Reset, fx *Effects) {
 // on after it was closed here.
 func (m *Machine) beyondEnd(h *wire.Header) bool {
 	end := m.closed[h.Stream]
-	return !h.Type.Control() && end != unknownEnd && end != unfollowed && h.Number > end.Frame
+	return !h.Type.Control() && end.known() && end.of == h.Site && h.Number > end.mark.Frame
 }
 
 // wentOn hears that a stream which is closed here came to mark. What it said
 // since was dropped, and is missed.
 func (m *Machine) wentOn(s site.ID, stream site.StreamID, mark site.Mark, fx *Effects) {
 	end := m.closed[stream]
-	if end == unknownEnd || end == unfollowed || mark.Frame <= end.Frame || mark.Next < end.Next {
+	if !end.known() || end.of != s || mark.Frame <= end.mark.Frame || mark.Next < end.mark.Next {
 		return
 	}
-	m.closed[stream] = mark
-	m.miss(&peer{site: s, stream: stream}, end.Next, mark.Next, ReasonReset, fx)
+	m.closed[stream] = ending{s, mark}
+	m.miss(&peer{site: s, stream: stream}, end.mark.Next, mark.Next, ReasonReset, fx)
 }
 
 // Members takes what a later read of the member table found changed since the
@@ -165,6 +185,7 @@ func (m *Machine) wentOn(s site.ID, stream site.StreamID, mark site.Mark, fx *Ef
 func (m *Machine) Members(now time.Time, changed []site.Member, asked bool, fx *Effects) {
 	for i := range changed {
 		row := &changed[i]
+		m.wordOfOurs(row.Stream, row.Mark, fx)
 		if row.Stream == m.cfg.Stream {
 			if row.State != site.MemberOpen {
 				fx.Gone = true
@@ -177,9 +198,10 @@ func (m *Machine) Members(now time.Time, changed []site.Member, asked bool, fx *
 		}
 		p := m.byStream[row.Stream]
 		if p == nil {
-			p = m.addPeer(now, row, peerOpen)
-			p.newcomer = true
-			m.begin(now, p, site.Mark{}, false, fx)
+			p = m.meet(now, row, fx)
+		}
+		if p == nil {
+			continue
 		}
 		p.lapsed = row.Lapsed
 		if row.State == site.MemberOpen {
@@ -195,12 +217,34 @@ func (m *Machine) Members(now time.Time, changed []site.Member, asked bool, fx *
 		}
 	}
 	for i := len(m.peers) - 1; i >= 0; i-- { // backwards: maybeForget removes
-		m.maybeForget(now, m.peers[i])
+		m.maybeForget(now, m.peers[i], fx)
 	}
 	if asked {
 		m.judgeUnknown(now, fx)
 	}
 	m.settleJoin(now, fx)
+}
+
+// meet takes up the row of a stream that is not known, unless it ended before
+// this instance began: whoever reads the table from its beginning, because a
+// replica had answered before, meets the tombstones of a day.
+func (m *Machine) meet(now time.Time, row *site.Member, fx *Effects) *peer {
+	before := row.Joined.Before(m.join.joined)
+	// Streams are numbered by the database, in the order in which they began to
+	// join; that decides where its clock is too coarse.
+	began := before || row.Joined.Equal(m.join.joined) && bytes.Compare(row.Stream[:], m.join.stream[:]) < 0
+	if began && row.State != site.MemberOpen {
+		m.rememberClosed(row.Site, row.Stream, row.Mark)
+		return nil
+	}
+	p := m.addPeer(now, row, peerOpen)
+	if before { // and not in the snapshot: a row of a restored backup
+		m.begin(now, p, row.Mark, true, fx)
+		return p
+	}
+	p.newcomer = true
+	m.begin(now, p, site.Mark{}, false, fx)
+	return p
 }
 
 // endPeer records that p's stream ended at mark. With why, what is missing of it
@@ -217,13 +261,13 @@ func (m *Machine) endPeer(now time.Time, p *peer, mark site.Mark, why Reason, fx
 	}
 	m.trimRing(now)
 	fx.Space = true
-	m.maybeForget(now, p)
+	m.maybeForget(now, p, fx)
 }
 
 // maybeForget removes a peer that has ended and of which nothing is missing.
-func (m *Machine) maybeForget(now time.Time, p *peer) {
+func (m *Machine) maybeForget(now time.Time, p *peer, fx *Effects) {
 	if p.state == peerClosing && len(p.gaps) == 0 && !now.Before(p.linger) {
-		m.removePeer(p)
+		m.removePeer(p, fx)
 	}
 }
 

@@ -96,7 +96,7 @@ func (m *Machine) accept(now time.Time, p *peer, h wire.Header, frame, body []by
 	}
 	m.release(p, fx)
 	p.prune()
-	m.maybeForget(now, p)
+	m.maybeForget(now, p, fx)
 	return v
 }
 
@@ -184,7 +184,7 @@ func (m *Machine) expire(now time.Time, fx *Effects) {
 		}
 		p.prune()
 		m.ackSoon(now)
-		m.maybeForget(now, p)
+		m.maybeForget(now, p, fx)
 	}
 }
 

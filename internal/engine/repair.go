@@ -181,7 +181,7 @@ func (m *Machine) gone(now time.Time, p *peer, g wire.Gone, fx *Effects) Verdict
 	}
 	p.prune()
 	m.ackSoon(now)
-	m.maybeForget(now, p)
+	m.maybeForget(now, p, fx)
 	return Accepted
 }
 

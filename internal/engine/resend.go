@@ -35,7 +35,8 @@ func (m *Machine) heardNAKOfOurs(now time.Time, p *peer, r *ring, nak wire.NAK, 
 	m.earn(now)
 	gones := 0
 	for _, asked := range nak.Ranges {
-		if asked.First > r.handed.Frame {
+		end := max(r.sent, r.handed.Frame)
+		if asked.First > end {
 			break // it is on its way
 		}
 		low := r.low()
@@ -47,7 +48,7 @@ func (m *Machine) heardNAKOfOurs(now time.Time, p *peer, r *ring, nak wire.NAK, 
 				m.again.tokens -= float64(len(c.Frame))
 			}
 		}
-		for n := max(asked.First, low.Frame+1); n <= min(asked.Last, r.handed.Frame); n++ {
+		for n := max(asked.First, low.Frame+1); n <= min(asked.Last, end); n++ {
 			f := r.find(n)
 			to := p.stream
 			if m.together() {

@@ -17,6 +17,7 @@ type ring struct {
 	taken  site.Mark // through which frames were taken for sending
 	handed site.Mark // through which every provider has accepted
 	flight []*Frame  // taken, not handed
+	sent   uint64    // number up to which frames are sealed and were tried once; they can be repaired
 
 	frames  []*Frame
 	bytes   int

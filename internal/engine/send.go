@@ -225,6 +225,18 @@ func (m *Machine) trimRing(now time.Time) {
 	m.send.ring.trim(now, all, &m.cfg)
 }
 
+// Sent records that the frames up to number through are sealed, and that some
+// provider was given them: from now on they can be repaired, whether or not
+// another provider accepts them soon. Whose frames they are is as for Handed.
+func (m *Machine) Sent(through uint64) {
+	s := &m.send
+	if n := len(s.olds); n > 0 && len(s.olds[n-1].flight) > 0 {
+		s.olds[n-1].sent = through
+		return
+	}
+	s.sent = max(s.sent, min(through, s.taken.Frame))
+}
+
 // Handed records that every provider has accepted the frames up to and including
 // number through: of the stream before, if some of that were still in hand when
 // it was replaced. Those of one stream are handed before the first of the next.
@@ -299,12 +311,30 @@ func (m *Machine) Mark() site.Mark { return m.send.taken }
 // HandedMark returns the position through which every provider has accepted.
 func (m *Machine) HandedMark() site.Mark { return m.send.handed }
 
-// SetKey names the key, and the room its seal takes, for frames closed from now
+// SetKey names the key, and the room its seal takes, for frames taken from now
 // on.
 func (m *Machine) SetKey(now time.Time, key site.KeyID, trailer int) {
 	m.closeFrame(now)
 	m.cfg.Key, m.cfg.TrailerBytes = key, trailer
+	for _, f := range m.send.ready { // they may wait for longer than the old key lasts
+		m.send.unsent -= len(f.Bytes)
+		m.reseal(f, func(*wire.Header) {})
+		m.send.unsent += len(f.Bytes)
+	}
 	m.send.buildNext(&m.cfg)
+}
+
+// reseal makes f, which is not sealed yet, one to be sealed under the key of now.
+func (m *Machine) reseal(f *Frame, change func(*wire.Header)) wire.Header {
+	h, err := wire.ParseHeader(f.Bytes)
+	if err != nil {
+		panic("engine: a frame of our own does not parse: " + err.Error())
+	}
+	f.Bytes = append(f.Bytes[:len(f.Bytes)-f.trailer], make([]byte, m.cfg.TrailerBytes)...)
+	f.trailer, h.Key = m.cfg.TrailerBytes, m.cfg.Key
+	change(&h)
+	wire.PutHeader(f.Bytes, h)
+	return h
 }
 
 // Renumber begins a new stream, because the row of the old one is gone. What was
@@ -335,14 +365,10 @@ func (m *Machine) Renumber(now time.Time, stream site.StreamID, fx *Effects) {
 
 // moveFrame queues a frame of the stream before as one of this stream.
 func (m *Machine) moveFrame(f *Frame, ordinal uint64) {
-	h, err := wire.ParseHeader(f.Bytes)
-	if err != nil {
-		panic("engine: a frame of our own does not parse: " + err.Error())
-	}
-	frame := append(f.Bytes[:len(f.Bytes)-f.trailer], make([]byte, m.cfg.TrailerBytes)...)
-	h.Stream, h.Key, h.Number, h.Ordinal = m.cfg.Stream, m.cfg.Key, m.send.number+1, ordinal
-	wire.PutHeader(frame, h)
-	m.addReady(h, f.Count, frame, f.runs)
+	h := m.reseal(f, func(h *wire.Header) {
+		h.Stream, h.Number, h.Ordinal = m.cfg.Stream, m.send.number+1, ordinal
+	})
+	m.addReady(h, f.Count, f.Bytes, f.runs)
 	m.send.next = ordinal + uint64(f.Count)
 }
 

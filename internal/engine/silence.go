@@ -161,11 +161,15 @@ func (m *Machine) turn(asker *peer, about site.StreamID, number uint64) bool {
 // planDigests has what we know of silent senders told: whoever heard their last
 // frames makes the others ask for them, and whoever did not is told by those who
 // did.
-func (m *Machine) planDigests(now time.Time) {
+func (m *Machine) planDigests(now time.Time, fx *Effects) {
 	for _, p := range m.peers {
-		if p.state != peerJoining && p.digestAt.IsZero() && m.silent(now, p) {
-			m.planDigest(now, &p.digestAt)
+		if p.state == peerJoining || !p.digestAt.IsZero() || !m.silent(now, p) {
+			continue
 		}
+		for _, part := range p.parts { // all its frames were numbered at once
+			m.exists(now, p, site.Mark{Frame: part.last, Next: part.ordinal + 1}, fx)
+		}
+		m.planDigest(now, &p.digestAt)
 	}
 }
 
@@ -190,7 +194,7 @@ func (m *Machine) sayDigest(now time.Time, fx *Effects) {
 	}
 	if !m.endingsAt.IsZero() && !now.Before(m.endingsAt) {
 		for s := range m.endings {
-			entries = append(entries, wire.StreamMark{Stream: s, Mark: m.closed[s]})
+			entries = append(entries, wire.StreamMark{Stream: s, Mark: m.closed[s].mark})
 		}
 		slices.SortFunc(entries, func(a, b wire.StreamMark) int { return bytes.Compare(a.Stream[:], b.Stream[:]) })
 		m.endings, m.endingsAt = nil, time.Time{}
@@ -220,6 +224,7 @@ func (m *Machine) nextDigest(now time.Time, p *peer) {
 // much need not say so too, and who knows more tells it.
 func (m *Machine) heardDigest(now time.Time, d wire.Digest, fx *Effects) {
 	for _, e := range d.Entries {
+		m.wordOfOurs(e.Stream, e.Mark, fx)
 		p := m.byStream[e.Stream]
 		switch {
 		case p == nil:
@@ -242,8 +247,8 @@ func (m *Machine) heardDigest(now time.Time, d wire.Digest, fx *Effects) {
 func (m *Machine) heardDigestOfClosed(now time.Time, e wire.StreamMark) {
 	end, closed := m.closed[e.Stream]
 	switch {
-	case !closed || end == unknownEnd || end == unfollowed:
-	case e.Mark.Frame >= end.Frame:
+	case !closed || !end.known():
+	case e.Mark.Frame >= end.mark.Frame:
 		delete(m.endings, e.Stream)
 	case len(m.endings) < maxEndings:
 		if m.endings == nil {

@@ -37,6 +37,16 @@ func (m *Machine) Own(h wire.Header, frame []byte, fx *Effects) {
 	}
 }
 
+// wordOfOurs hears from somewhere how far one of the streams came. If it is ours
+// and that is further than this machine knows, then a process was put back to
+// an older state of its memory: what it numbers now, others have heard already
+// in other frames.
+func (m *Machine) wordOfOurs(stream site.StreamID, mark site.Mark, fx *Effects) {
+	if stream == m.cfg.Stream && mark.Frame > m.send.taken.Frame {
+		m.foundCopy(fx)
+	}
+}
+
 // foundCopy gives up the own stream, because another process speaks in it. What
 // that one raised cannot be told from echoes, so it is missed.
 func (m *Machine) foundCopy(fx *Effects) {
@@ -101,10 +111,10 @@ func (m *Machine) disown(now time.Time, p *peer, fx *Effects) {
 		}
 	}
 	m.held.take(p.stream)
-	p.kept = keeping{}
-	m.removePeer(p)
+	p.kept, p.parts = keeping{}, nil
+	m.removePeer(p, fx)
 	if p.state == peerJoining {
-		m.closed[p.stream] = unfollowed
+		m.rememberClosed(p.site, p.stream, unfollowed)
 	}
 	m.trimRing(now)
 	fx.Space = true

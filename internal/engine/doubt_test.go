@@ -1,0 +1,146 @@
+package engine
+
+import (
+	"testing"
+	"time"
+
+	"github.com/carillon-go/carillon/internal/wire"
+	"github.com/carillon-go/carillon/site"
+)
+
+func TestFragments_OfASenderKilledBetweenThemAreMissed(t *testing.T) {
+	c := newCluster(t, 1)
+	a, b := c.start(), c.start()
+	c.run(500 * time.Millisecond)
+	if _, err := a.m.Raise(c.now, &wire.Event{ID: wire.ID{1}, Payload: make([]byte, 5000)}, false); err != nil {
+		t.Fatal(err)
+	}
+	frames := a.m.Take(c.now, nil)
+	for _, f := range frames[:3] {
+		c.broadcast(a, f.Bytes, site.StreamID{})
+	}
+	a.crash()
+	c.run(time.Minute)
+	r := a.row()
+	r.State = site.MemberReaped
+	c.run(3 * time.Minute)
+	if b.m.byStream[a.stream] != nil {
+		t.Fatal("still there")
+	}
+	if len(b.misses) == 0 {
+		t.Errorf("3 of %d fragments were heard, the stream has ended, and nobody is told of the event", len(frames))
+	}
+}
+
+func TestOwn_AProcessPutBackToASnapshotIsFoundOut(t *testing.T) {
+	c := newCluster(t, 1)
+	a, b := c.start(), c.start()
+	c.run(500 * time.Millisecond)
+	for range 5 {
+		a.raise(1, 8, false)
+		c.run(100 * time.Millisecond)
+	}
+	a.row().Mark = a.m.HandedMark()
+	c.run(2 * time.Second)
+	a.down = true
+
+	again := &node{c: c, stream: a.stream, told: a.told, missed: a.missed, order: a.order, base: a.base}
+	again.m = New(a.m.cfg)
+	again.m.Start(c.now, nil, &again.fx)
+	again.effects()
+	c.nodes = []*node{again, b}
+	c.after(time.Second, again.poll)
+	c.run(2 * time.Second)
+	cloned := false
+	for range 3 {
+		if _, err := again.m.Raise(c.now, &wire.Event{ID: wire.ID{1}, Raiser: wire.ID{9}, Payload: make([]byte, 8)}, false); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range again.m.Take(c.now, nil) {
+			c.broadcast(again, f.Bytes, site.StreamID{})
+			again.m.Handed(c.now, f.Number, &again.fx)
+		}
+		cloned = cloned || again.fx.Cloned
+		again.effects()
+		c.run(100 * time.Millisecond)
+	}
+	c.run(5 * time.Minute)
+	if !cloned && !again.m.cloned {
+		t.Errorf("what it raises is taken for what it raised before: %d duplicates", b.m.counts[Duplicate])
+	}
+}
+
+func TestSetKey_AppliesToWhatWaits(t *testing.T) {
+	m, _, now, _ := pair(t)
+	for range 50 {
+		if _, err := m.Raise(now, &wire.Event{ID: wire.ID{1}, Payload: make([]byte, 1000)}, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.SetKey(now, 2, 22)
+	old := 0
+	for _, f := range m.Take(now, nil) {
+		if h, err := wire.ParseHeader(f.Bytes); err != nil {
+			t.Fatal(err)
+		} else if h.Key == 1 {
+			old++
+		}
+	}
+	if old > 0 {
+		t.Errorf("%d frames that were not sealed yet keep the old key", old)
+	}
+}
+
+func TestRepair_OneProviderAwayDoesNotStopIt(t *testing.T) {
+	m, other, now, fx := pair(t)
+	if _, err := m.Raise(now, &wire.Event{ID: wire.ID{1}, Payload: make([]byte, 8)}, false); err != nil {
+		t.Fatal(err)
+	}
+	frames := m.Take(now, nil)
+	tell(m, other, now, nakOf(m.cfg.Stream, 1, 1), fx)
+	if len(fx.Repairs) > 0 {
+		t.Error("a frame that is not sealed yet is sent")
+	}
+	m.Sent(frames[0].Number) // through one provider; the other does not accept it, so it is not handed
+	fx.Reset()
+	now = now.Add(time.Second)
+	tell(m, other, now, nakOf(m.cfg.Stream, 1, 1), fx)
+	if len(fx.Repairs) == 0 {
+		t.Error("no repair through the provider that works")
+	}
+}
+
+func TestHeld_FramesOfAnotherSiteAreRefused(t *testing.T) {
+	m := New(testConfig(site.NewStreamID(1, 1), 1))
+	now, fx := time.Unix(0, 0), &Effects{}
+	m.Start(now, nil, fx)
+	victim := site.NewStreamID(2, 2)
+	var b wire.Builder
+	b.Reset(1200, 32)
+	b.Append(&wire.Event{ID: wire.ID{66}, Payload: []byte("forged")})
+	frame := b.Finish(wire.Header{Key: 1, Site: site.ID{2}, Stream: victim, Number: 1})
+	h, _ := wire.ParseHeader(frame)
+	m.Receive(now, h, frame, wire.Body(frame, 32), fx)
+	m.Members(now, []site.Member{{Site: testSite, Stream: victim, State: site.MemberOpen}}, true, fx)
+	for _, it := range fx.Items {
+		t.Errorf("site %v is told to have raised %q, sealed by site %v", it.Site, it.Event.Payload, h.Site)
+	}
+}
+
+func TestMembers_ATombstoneFromBeforeIsNoNewcomer(t *testing.T) {
+	m := New(testConfig(site.NewStreamID(9, 1), 1))
+	now, fx := time.Unix(0, 0), &Effects{}
+	m.Start(now, nil, fx)
+	fx.Reset()
+	old := site.NewStreamID(2, 2)
+	m.Members(now, []site.Member{{Site: testSite, Stream: old, State: site.MemberReaped, Mark: site.Mark{Frame: 3, Next: 3}}}, false, fx)
+	if v, _ := arrive(m, old, now, 2, 1, 1, fx); v == Accepted {
+		t.Errorf("a replayed frame of a stream that ended before this instance began is told: %d items", len(fx.Items))
+	}
+	m.Tick(now.Add(time.Minute), fx)
+	for _, it := range fx.Items {
+		if it.Missed != nil {
+			t.Errorf("missed %+v", *it.Missed)
+		}
+	}
+}
