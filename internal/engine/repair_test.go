@@ -991,3 +991,12 @@ func TestDigest_WhoKnowsMoreTellsItOfStreamsThatEndedToo(t *testing.T) {
 		t.Errorf("told %d times how far the stream came, want once", told)
 	}
 }
+
+func TestBye_SaysWhereTheStreamEnds(t *testing.T) {
+	m, _, now, fx := pair(t)
+	sent(t, m, now, 3, 8, fx)
+	m.Bye(now, fx)
+	if got := spoken[wire.Bye](t, fx); len(got) != 1 || got[0].Mark != (site.Mark{Frame: 3, Next: 3}) {
+		t.Errorf("said %+v, want where its three events end", got)
+	}
+}
