@@ -39,8 +39,9 @@ var allowed = map[string][]string{
 	"internal/flood":   {},
 
 	// The proof. What judges must share no code with what is judged.
-	"internal/history": {},
-	"internal/sim":     {"internal/history", "internal/engine", "internal/wire", "internal/seal", "site", "site/keyring"},
+	"internal/history":      {},
+	"internal/sim":          {"internal/history", "internal/engine", "internal/wire", "internal/seal", "site", "site/keyring"},
+	"internal/sim/simulate": {"internal/sim"},
 
 	// What applications import.
 	".": {"internal/engine", "internal/wire", "internal/seal", "provider", "site"},

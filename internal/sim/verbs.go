@@ -11,7 +11,6 @@ import (
 // with = may be left out. A verb about an instance that is down does nothing.
 var verbs = map[string]func(*arguments){
 	"database": doDatabase, // database NAME latency=2ms | database NAME here|refuses|hangs|forgets | database NAME failover age=2s | database NAME lag age=1s for=2s
-	"copy":     doCopy,     // copy FROM TO: a second database with what the first one holds
 	"site":     doSite,     // site NAME database=main suite=hmac|aes
 	"network":  doNetwork,  // network NAME datagram|ordered|broker delay= jitter= frame-bytes= reorder-delay= idle= again= shared-loss
 	"weather":  doWeather,  // weather NAME loss= shared= burst= double= corrupt= reorder=
@@ -95,15 +94,6 @@ func doDatabase(a *arguments) {
 	case was != here && d.away == here:
 		a.w.mended("database %s is away", d.name)
 	}
-}
-
-func doCopy(a *arguments) {
-	d := a.database(0)
-	if d == nil {
-		return
-	}
-	c := a.w.addDatabase(a.word(1), d.latency)
-	c.store = d.store.clone()
 }
 
 func doSite(a *arguments) {
