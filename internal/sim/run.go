@@ -26,7 +26,7 @@ func (r Result) Holds() bool { return r.Err == nil && r.Verdict.Holds() }
 func (r Result) Kind() string {
 	switch {
 	case r.Err != nil:
-		line, _, _ := strings.Cut(r.Err.Error(), "\n")
+		line, _, _ := strings.Cut(r.Err.Error(), " (at ")
 		return "error: " + strings.Map(withoutDigits, line)
 	case len(r.Verdict.Violations) > 0:
 		return r.Verdict.Violations[0].Rule.String()
@@ -36,7 +36,7 @@ func (r Result) Kind() string {
 
 // withoutDigits leaves out of an error what differs from plan to plan.
 func withoutDigits(r rune) rune {
-	if unicode.IsDigit(r) || unicode.Is(unicode.Hex_Digit, r) {
+	if unicode.IsDigit(r) {
 		return -1
 	}
 	return r
@@ -47,7 +47,7 @@ func Run(p *Plan, trace io.Writer) (result Result) {
 	w := newWorld(p, trace)
 	defer func() {
 		if v := recover(); v != nil {
-			result.Err = fmt.Errorf("sim: at %v: panic: %v\n%s", w.now, v, debug.Stack())
+			result.Err = fmt.Errorf("sim: panic: %v (at %v)\n%s", v, w.now, debug.Stack())
 		}
 	}()
 	for _, a := range p.Actions {
