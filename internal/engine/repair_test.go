@@ -690,6 +690,26 @@ func TestDigest_IsSaidNowAndAgainUnlessOthersSayIt(t *testing.T) {
 	}
 }
 
+func TestDigest_WhoKnowsMoreThanAnotherSaysTellsIt(t *testing.T) {
+	m, other, now, fx := pair(t)
+	third := joined(m, now, 1, fx)[0]
+	for i := range uint64(5) {
+		arrive(m, other, now, i+1, i, 1, fx)
+	}
+	now = now.Add(10 * time.Second)
+	passes(m, now, fx, func(time.Time) {}) // it was said a few times, and is not due again soon
+	tell(m, third, now, wire.Digest{Entries: []wire.StreamMark{{Stream: other, Mark: site.Mark{Frame: 2, Next: 2}}}}, fx)
+	said := false
+	passes(m, now.Add(digestSpread), fx, func(time.Time) {
+		for _, d := range spoken[wire.Digest](t, fx) {
+			said = said || slices.Contains(d.Entries, wire.StreamMark{Stream: other, Mark: site.Mark{Frame: 5, Next: 5}})
+		}
+	})
+	if !said {
+		t.Errorf("said nothing within %v, though another knows less of a dead sender", digestSpread)
+	}
+}
+
 func TestPeerRepair_AFewAnswerAndOthersTheNextTime(t *testing.T) {
 	const members = 40
 	var all []*Machine
