@@ -51,6 +51,7 @@ type Broker struct {
 	running  running // goroutines that call subscribers
 	handlers context.Context
 	stopCall context.CancelFunc // ends handlers
+	noted    atomic.Bool        // notes holds something
 	closing  atomic.Bool        // Shutdown or Close has begun; set with mu held
 	hard     chan struct{}      // closed when Close has begun
 	done     chan struct{}      // closed when all has ended
@@ -86,6 +87,7 @@ type Broker struct {
 	control       []controlFrame
 	repairs       []controlFrame // sealed already
 	repairBytes   int
+	notes         []note
 	controlQueued uint64    // control frames queued so far
 	controlSent   uint64    // of those, tried
 	raised        uint64    // events numbered so far, in all streams
@@ -331,7 +333,7 @@ func (b *Broker) applyLocked(now time.Time) {
 	}
 	if fx.Cloned {
 		b.counts.clones.Add(1)
-		b.log.Error("another process speaks in the name of this instance: its memory was copied; went on with a new stream, and the other will too")
+		b.sayLocked(slog.LevelError, "another process speaks in the name of this instance, or did: its memory was copied, or put back to what it was; going on with a new stream")
 		b.gone = true
 		poke(b.followWake)
 	}

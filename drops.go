@@ -152,4 +152,33 @@ func (l *misses) log(log *slog.Logger) {
 func (b *Broker) logDropped(attrs ...slog.Attr) {
 	b.drops.log(b.log, attrs...)
 	b.misses.log(b.log)
+	b.logNotes()
+}
+
+// A note is a log record that waits until the Broker's mutex is free: what the
+// application logs with may call the Broker.
+type note struct {
+	level slog.Level
+	text  string
+	attrs []any
+}
+
+// sayLocked has something logged soon. b.mu is held.
+func (b *Broker) sayLocked(level slog.Level, text string, attrs ...any) {
+	b.notes = append(b.notes, note{level, text, attrs})
+	b.noted.Store(true)
+}
+
+// logNotes logs what waits. b.mu is not held.
+func (b *Broker) logNotes() {
+	if !b.noted.Swap(false) {
+		return
+	}
+	b.mu.Lock()
+	notes := b.notes
+	b.notes = nil
+	b.mu.Unlock()
+	for _, n := range notes {
+		b.log.Log(context.Background(), n.level, n.text, n.attrs...)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	crand "crypto/rand"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/carillon-go/carillon/internal/engine"
@@ -210,15 +211,15 @@ func (b *Broker) judgeLocked(now time.Time, h engine.Heard) {
 	s.strikes++
 	s.witness, s.asked, s.nextAt = [16]byte{}, 0, now.Add(b.cfg.Lease)
 	if s.strikes < 2 {
-		b.log.Warn("an instance is heard that this site database does not know, nor does its database know this one; asking again in a while",
+		b.sayLocked(slog.LevelWarn, "an instance is heard that this site database does not know, nor does its database know this one; asking again in a while",
 			keyStream, h.Stream, "after", b.cfg.Lease)
 	} else {
 		delete(g.suspects, h.Stream)
-		if g.copies == nil {
+		if g.copies == nil || len(g.copies) >= maxSuspects {
 			g.copies = map[site.StreamID]*Source{}
 		}
 		g.copies[h.Stream] = b.rows.source(h.Site, h.Stream)
-		b.log.Error("two databases have the site of this instance: one is a copy of the other", "site", b.cfg.Site, keyStream, h.Stream,
+		b.sayLocked(slog.LevelError, "two databases have the site of this instance: one is a copy of the other", "site", b.cfg.Site, keyStream, h.Stream,
 			"remedy", copyRemedy)
 		b.machine.Distrust(now, func(s site.StreamID) bool { return s != h.Stream }, &b.fx)
 		b.applyLocked(now)

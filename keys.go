@@ -3,6 +3,7 @@ package carillon
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
@@ -237,7 +238,7 @@ func (b *Broker) distrustLocked(now time.Time) (again func()) {
 	if k.stolen[b.siteID] > 0 {
 		b.gone = true
 	}
-	b.log.Error("a key was declared compromised: gave up what was trusted under it", "sites", len(k.stolen))
+	b.sayLocked(slog.LevelError, "a key was declared compromised: gave up what was trusted under it", "sites", len(k.stolen))
 	next := *k
 	next.stolen = nil
 	b.keyring.Store(&next)

@@ -88,6 +88,23 @@ func (t *memberTable) update(rows []site.Member, now time.Time) (changed bool) {
 	return changed
 }
 
+// lostBy adds to rows, which are all that the database has, those known here that
+// it lost when it failed over, as if they had been reaped: their instances will
+// find out and take new ones.
+func (t *memberTable) lostBy(rows []site.Member) []site.Member {
+	has := map[site.StreamID]bool{}
+	for _, r := range rows {
+		has[r.Stream] = true
+	}
+	for _, r := range t.open() {
+		if !has[r.Stream] {
+			r.State = site.MemberReaped
+			rows = append(rows, r)
+		}
+	}
+	return rows
+}
+
 // open returns the open rows, ascending by stream.
 func (t *memberTable) open() []site.Member {
 	var open []site.Member
@@ -380,6 +397,9 @@ func (b *Broker) readChanges() bool {
 	self := b.self.Load().Stream
 	if since == 0 && !slices.ContainsFunc(rows, func(m site.Member) bool { return m.Stream == self }) {
 		b.gone = true // a database that failed over has lost it: whoever joins now does not know this instance
+	}
+	if since == 0 {
+		rows = b.rows.lostBy(rows)
 	}
 	changed := b.rows.update(rows, now)
 	b.rows.revision, b.rows.offset = snap.Revision, snap.Now.Sub(now)

@@ -144,3 +144,102 @@ func TestMembers_ATombstoneFromBeforeIsNoNewcomer(t *testing.T) {
 		}
 	}
 }
+
+func TestFragments_TheDeadAreForgotten(t *testing.T) {
+	m, other, now, fx := pair(t)
+	p := m.byStream[other]
+	send := func(number, ord uint64) {
+		f := wire.Fragment{Index: 1, Total: 2, Size: 40, Chunk: make([]byte, 8)}
+		frame := wire.FragmentFrame(wire.Header{Key: 1, Site: testSite, Stream: other, Number: number, Ordinal: ord}, f, 32)
+		h, err := wire.ParseHeader(frame)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Receive(now, h, frame, wire.Body(frame, 32), fx)
+		fx.Reset()
+	}
+	for i := range uint64(20000) {
+		send(i+3, i+2) // frames 1 and 2 are missing
+	}
+	if len(p.parts) > 3000 {
+		t.Errorf("%d dead events are kept", len(p.parts))
+	}
+}
+
+func TestRepair_WhatWaitsIsNotQueuedAgain(t *testing.T) {
+	for _, receivers := range []int{1, 4} {
+		c := newCluster(t, 1)
+		cut := false
+		c.tweak = func(cfg *Config) { cfg.MissedAfter = 10 * time.Second; cfg.SharedLoss = true }
+		a := c.start()
+		c.cut = func(from, to *node) bool { return cut && (from == a || to == a) }
+		for range receivers {
+			c.start()
+		}
+		c.run(2 * time.Second)
+		put := func() {
+			for range 100 {
+				a.raise(1, 1000, false)
+			}
+			c.run(100 * time.Millisecond)
+		}
+		for range 100 { // 10 s at 1 MB/s
+			put()
+		}
+		was := a.m.resent
+		cut = true
+		for range 75 { // 7.5 s more
+			put()
+		}
+		cut = false
+		c.run(time.Minute)
+		if n := a.m.resent - was; c.missed() > 0 || n > 2*7500 {
+			t.Errorf("%d receivers: missed %d, and resent %d frames for the 7500 that all of them lost", receivers, c.missed(), n)
+		}
+	}
+}
+
+func TestReset_DoubtAfterTheEndIsHeard(t *testing.T) {
+	for _, first := range []wire.Control{wire.Bye{Mark: site.Mark{Frame: 2, Next: 2}}, wire.Reset{Mark: site.Mark{Frame: 2, Next: 2}}} {
+		m, s, now, fx := pair(t)
+		both := joined(m, now, 2, fx)
+		arrive(m, s, now, 1, 0, 1, fx)
+		arrive(m, s, now, 2, 1, 1, fx) // that of the original; the copy's frame 2 is taken for a duplicate
+		fx.Items = nil
+		if r, ok := first.(wire.Reset); ok {
+			r.Old = s
+			tell(m, both[0], now, r, fx)
+		} else {
+			tell(m, s, now, first, fx)
+		}
+		tell(m, both[1], now, wire.Reset{Old: s, Mark: site.Mark{Frame: 2, Next: 2}, Doubtful: true}, fx)
+		if len(fx.Items) == 0 {
+			t.Errorf("after %T nobody is told that events of a copied stream may be missing", first)
+		}
+	}
+}
+
+func TestFragments_ABrokenOneIsMissedOnce(t *testing.T) {
+	for _, bad := range []int{1, 3} { // in the middle; the last
+		for _, lost := range []int{-1, 2} {
+			m, _, now, fx := pair(t)
+			h, body := fragments(t, 0)
+			for i := range h {
+				if i == lost {
+					continue
+				}
+				b := body[i]
+				if i == bad {
+					b = []byte{0xff}
+				}
+				m.Receive(now, h[i], nil, b, fx)
+			}
+			m.Tick(now.Add(time.Minute), fx)
+			m.Members(now.Add(2*time.Minute), []site.Member{{Site: testSite, Stream: h[0].Stream, State: site.MemberClosed, Mark: site.Mark{Frame: 4, Next: 1}}}, false, fx)
+			m.Tick(now.Add(4*time.Minute), fx)
+			if len(fx.Items) != 1 {
+				t.Errorf("fragment %d is broken, %d lost: told %d times: %+v", bad, lost, len(fx.Items), fx.Items)
+			}
+		}
+	}
+}

@@ -30,7 +30,11 @@ func (m *Machine) acceptFragment(p *peer, h wire.Header, body []byte, fx *Effect
 		err = wire.ErrMalformed
 	}
 	if err != nil {
-		m.miss(p, h.Ordinal, h.Ordinal+uint64(h.Count), ReasonUndecodable, fx)
+		i, found := p.findPart(h.Ordinal)
+		if !found {
+			p.parts = slices.Insert(p.parts, i, &partial{ordinal: h.Ordinal, first: h.Number, last: h.Number})
+		}
+		m.kill(p, p.parts[i], ReasonUndecodable, fx)
 		return Undecodable
 	}
 	part := m.part(p, h, f, fx)
@@ -77,15 +81,7 @@ func (m *Machine) acceptFragment(p *peer, h wire.Header, body []byte, fx *Effect
 // earlier frames are neither here nor still missing was lost before this
 // fragment came: it is dead from the start.
 func (m *Machine) part(p *peer, h wire.Header, f wire.Fragment, fx *Effects) *partial {
-	i, found := slices.BinarySearchFunc(p.parts, h.Ordinal, func(q *partial, ord uint64) int {
-		switch {
-		case q.ordinal < ord:
-			return -1
-		case q.ordinal > ord:
-			return 1
-		}
-		return 0
-	})
+	i, found := p.findPart(h.Ordinal)
 	if found {
 		return p.parts[i]
 	}
@@ -99,6 +95,19 @@ func (m *Machine) part(p *peer, h wire.Header, f wire.Fragment, fx *Effects) *pa
 		m.kill(p, part, ReasonTimeout, fx)
 	}
 	return part
+}
+
+// findPart returns where the partial of an event is, or belongs.
+func (p *peer) findPart(ordinal uint64) (int, bool) {
+	return slices.BinarySearchFunc(p.parts, ordinal, func(q *partial, ord uint64) int {
+		switch {
+		case q.ordinal < ord:
+			return -1
+		case q.ordinal > ord:
+			return 1
+		}
+		return 0
+	})
 }
 
 // allMissing reports whether every frame from first up to but not including end
@@ -139,13 +148,15 @@ func (m *Machine) killParts(p *peer, g gap, why Reason, fx *Effects) uint64 {
 	return ord
 }
 
-// prune forgets the dead whose last frame lies below every gap.
+// prune forgets the dead of whose frames none can come any more.
 func (p *peer) prune() {
 	if len(p.parts) == 0 {
 		return
 	}
-	low := p.low().Frame
-	p.parts = slices.DeleteFunc(p.parts, func(q *partial) bool { return q.dead && q.last <= low })
+	p.parts = slices.DeleteFunc(p.parts, func(q *partial) bool {
+		i := p.from(q.first)
+		return q.dead && q.last <= p.high.Frame && (i == len(p.gaps) || p.gaps[i].first > q.last)
+	})
 }
 
 func (p *peer) partBytes() (n int) {

@@ -20,9 +20,10 @@ type joiner struct {
 	nonce     [16]byte
 	said      int // HELLOs said so far
 
-	asked   [][16]byte    // nonces to answer in the next STATE
-	askedBy site.StreamID // who asked, if it was one alone
-	stateAt time.Time     // when to answer; zero: nobody asked
+	asked   [][16]byte             // nonces to answer in the next STATE
+	askedBy site.StreamID          // who asked, if it was one alone
+	listed  map[site.StreamID]bool // of which streams they want to know
+	stateAt time.Time              // when to answer; zero: nobody asked
 }
 
 // Start takes the snapshot of open rows, read after the own row was committed,
@@ -159,6 +160,12 @@ func (m *Machine) hello(now time.Time, p *peer, h wire.Hello) {
 		return // the rest will ask again
 	}
 	j.asked = append(j.asked, h.Nonce)
+	if j.listed == nil {
+		j.listed = map[site.StreamID]bool{}
+	}
+	for _, s := range h.Streams {
+		j.listed[s] = true
+	}
 	if j.stateAt.IsZero() {
 		spread := min(time.Duration(len(m.peers)+1)*time.Millisecond/4, stateMerge)
 		j.stateAt = now.Add(time.Duration(m.rand.Int64N(int64(spread) + 1)))
@@ -175,7 +182,7 @@ func (m *Machine) sayState(now time.Time, fx *Effects) {
 	j := &m.join
 	var others []wire.StreamMark
 	for _, p := range m.peers {
-		if p.state != peerJoining {
+		if p.state != peerJoining && j.listed[p.stream] {
 			others = append(others, wire.StreamMark{Stream: p.stream, Mark: p.high})
 		}
 	}
@@ -188,7 +195,7 @@ func (m *Machine) sayState(now time.Time, fx *Effects) {
 			break
 		}
 	}
-	j.asked, j.stateAt = nil, time.Time{}
+	j.asked, j.listed, j.stateAt = nil, nil, time.Time{}
 }
 
 // state takes another's answer. Only an answer to our own nonce sets a

@@ -96,8 +96,8 @@ func (m *Machine) removePeer(p *peer, fx *Effects) {
 	}
 	m.peers = slices.Delete(m.peers, i, i+1)
 	delete(m.byStream, p.stream)
-	if len(p.kept.frames) > 0 { // somebody else may still miss them
-		m.past[p.stream] = &p.kept
+	if kept := p.kept; len(kept.frames) > 0 { // somebody else may still miss them
+		m.past[p.stream] = &kept
 	}
 	m.rememberClosed(p.site, p.stream, p.high)
 }
@@ -108,7 +108,7 @@ func (m *Machine) rememberClosed(of site.ID, s site.StreamID, end site.Mark) {
 	if !m.isClosed(s) {
 		m.closedList = append(m.closedList, s)
 	}
-	m.closed[s] = ending{of, end}
+	m.closed[s] = ending{of: of, mark: end}
 	if len(m.closedList) > maxClosed {
 		delete(m.closed, m.closedList[0])
 		m.closedList = m.closedList[1:]
@@ -122,8 +122,9 @@ func (m *Machine) isClosed(s site.StreamID) bool {
 
 // An ending is where a stream ended, and of which site it was.
 type ending struct {
-	of   site.ID
-	mark site.Mark
+	of      site.ID
+	mark    site.Mark
+	doubted bool // that another process spoke in it was told
 }
 
 func (e ending) known() bool { return e.mark != unknownEnd && e.mark != unfollowed }
@@ -146,9 +147,14 @@ func (m *Machine) closedReset(p *peer, r wire.Reset, fx *Effects) {
 	switch {
 	case m.send.of(r.Old) != nil: // one of ours
 	case closed && end.of != p.site:
+	case closed && r.Doubtful && !end.doubted && end.known():
+		end.doubted = true
+		m.closed[r.Old] = end
+		m.missUncounted(p.site, r.Old, fx)
+		m.wentOn(p.site, r.Old, r.Mark, fx)
 	case !closed || end.mark == unfollowed:
 		m.rememberClosed(p.site, r.Old, unknownEnd)
-		if p.newcomer && r.Mark.Next > 0 {
+		if (p.newcomer || p.guessed) && r.Mark.Next > 0 {
 			m.missUncounted(p.site, r.Old, fx)
 		}
 	default:
@@ -170,8 +176,9 @@ func (m *Machine) wentOn(s site.ID, stream site.StreamID, mark site.Mark, fx *Ef
 	if !end.known() || end.of != s || mark.Frame <= end.mark.Frame || mark.Next < end.mark.Next {
 		return
 	}
-	m.closed[stream] = ending{s, mark}
 	m.miss(&peer{site: s, stream: stream}, end.mark.Next, mark.Next, ReasonReset, fx)
+	end.mark = mark
+	m.closed[stream] = end
 }
 
 // Members takes what a later read of the member table found changed since the
@@ -234,7 +241,11 @@ func (m *Machine) meet(now time.Time, row *site.Member, fx *Effects) *peer {
 	// join; that decides where its clock is too coarse.
 	began := before || row.Joined.Equal(m.join.joined) && bytes.Compare(row.Stream[:], m.join.stream[:]) < 0
 	if began && row.State != site.MemberOpen {
-		m.rememberClosed(row.Site, row.Stream, row.Mark)
+		end := row.Mark
+		if row.State == site.MemberReaped {
+			end = unfollowed // its instance may have lived on, and moved the mark since
+		}
+		m.rememberClosed(row.Site, row.Stream, end)
 		return nil
 	}
 	p := m.addPeer(now, row, peerOpen)

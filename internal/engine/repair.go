@@ -117,7 +117,9 @@ func (m *Machine) heardNAK(now time.Time, p *peer, nak wire.NAK) {
 // takes if it was asked for once: of more it is not known which of them was
 // answered.
 func (m *Machine) repaired(now time.Time, p *peer, g *gap) {
-	m.repairs++
+	if g.tries > 0 {
+		m.repairs++
+	}
 	if g.tries != 1 {
 		return
 	}

@@ -11,7 +11,7 @@ import (
 // fast as its budget allows. Repairs go before new frames, so without a budget
 // a few receivers that lose everything would stop the stream for all.
 type resender struct {
-	queue  []resend // in the order in which they were asked for
+	queue  []*resend // in the order in which they were asked for
 	bytes  int
 	nextAt time.Time // when more of the queue may be sent; zero: it is empty
 
@@ -24,9 +24,18 @@ type resender struct {
 	sentAt time.Time // end of the last second noted
 }
 
+// A resend is a frame that waits to be sent again.
 type resend struct {
 	frame []byte
 	to    site.StreamID // zero: everybody
+	of    *resent
+}
+
+// resent is what was done to send a frame again.
+type resent struct {
+	waits *resend       // in the queue; nil: it is not
+	at    time.Time     // when it was sent again last; zero: never
+	to    site.StreamID // to whom; zero: everybody
 }
 
 // heardNAKOfOurs answers p, which asks for frames of one of our streams. Only of
@@ -49,37 +58,50 @@ func (m *Machine) heardNAKOfOurs(now time.Time, p *peer, r *ring, nak wire.NAK, 
 			}
 		}
 		for n := max(asked.First, low.Frame+1); n <= min(asked.Last, end); n++ {
-			f := r.find(n)
-			to := p.stream
-			if m.together() {
-				to = site.StreamID{}
-			}
-			switch since := now.Sub(f.askedAt); {
-			case f.askedAt.IsZero() || since >= repairHold:
-			case f.asker == p.stream || f.asker == (site.StreamID{}):
-				continue // it is on its way
-			default:
-				to = site.StreamID{} // more than one needs it
-			}
-			if !m.resend(f.Bytes, to) {
+			if f := r.find(n); !m.resend(now, &f.again, f.Bytes, p.stream) {
 				return
 			}
-			f.askedAt, f.asker = now, to
 		}
 	}
 	m.resendSome(now, fx)
 }
 
-// resend queues a frame to be sent again. It returns false when there is no
+// resend queues a frame to be sent again to who asks for it, or to everybody
+// when another has asked for it a moment ago. It returns false when there is no
 // room; whoever needs the frame will ask again.
-func (m *Machine) resend(frame []byte, to site.StreamID) bool {
+func (m *Machine) resend(now time.Time, a *resent, frame []byte, asker site.StreamID) bool {
+	to := asker
+	if m.together() {
+		to = site.StreamID{}
+	}
+	switch {
+	case a.waits != nil:
+		if a.waits.to != to {
+			a.waits.to = site.StreamID{}
+		}
+		return true
+	case a.at.IsZero() || now.Sub(a.at) >= repairHold:
+	case a.to == asker || a.to == (site.StreamID{}):
+		return true // it is on its way
+	default:
+		to = site.StreamID{}
+	}
 	r := &m.again
 	if r.bytes+len(frame) > maxResend {
 		return false
 	}
-	r.queue = append(r.queue, resend{frame, to})
+	a.waits = &resend{frame, to, a}
+	r.queue = append(r.queue, a.waits)
 	r.bytes += len(frame)
 	return true
+}
+
+// forget empties the queue.
+func (r *resender) forget() {
+	for _, q := range r.queue {
+		q.of.waits = nil
+	}
+	r.queue, r.bytes, r.nextAt = nil, 0, time.Time{}
 }
 
 // resendSome sends of the queue what the budget and a receiver's buffers allow.
@@ -91,7 +113,8 @@ func (m *Machine) resendSome(now time.Time, fx *Effects) {
 	rate := m.earn(now)
 	n, burst := 0, 0
 	for n < len(r.queue) && r.tokens > 0 && (burst == 0 || burst+len(r.queue[n].frame) <= resendBurst) {
-		q := &r.queue[n]
+		q := r.queue[n]
+		q.of.waits, q.of.at, q.of.to = nil, now, q.to
 		fx.Repairs = append(fx.Repairs, Control{Frame: q.frame, To: q.to})
 		r.tokens -= float64(len(q.frame))
 		burst += len(q.frame)

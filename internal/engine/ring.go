@@ -130,12 +130,11 @@ func (m *Machine) sayGone(now time.Time, r *ring, asked wire.Range, to site.Stre
 			if e.number > asked.Last || e.number > asked.First && len(g.Events)+len(e.runs) > room {
 				break
 			}
-			if len(e.runs) > room {
-				g.Complete = false
-			} else {
-				g.Events = append(g.Events, e.runs...)
-			}
+			g.Events = append(g.Events, e.runs...)
 			g.Frames.Last, g.NextOrdinal = e.number, e.ordinal+uint64(e.count)
+			if g.Complete = len(e.runs) <= room; !g.Complete {
+				break
+			}
 		}
 		if !g.Complete {
 			g.Events = nil

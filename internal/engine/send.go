@@ -22,8 +22,7 @@ type Frame struct {
 	runs    []wire.EventCount // its events, in runs of equal ones
 	trailer int               // bytes of room for the seal
 	at      time.Time         // when it was taken
-	askedAt time.Time         // when it was sent again last
-	asker   site.StreamID     // to whom; zero: everybody
+	again   resent
 }
 
 // mark returns the position that f ends at.

@@ -51,10 +51,10 @@ type keeping struct {
 }
 
 type kept struct {
-	number  uint64
-	frame   []byte
-	at      time.Time
-	askedAt time.Time
+	number uint64
+	frame  []byte
+	at     time.Time
+	again  *resent // nil: nobody asked
 }
 
 // keep remembers a sealed frame of p for those who miss it when p cannot answer.
@@ -127,13 +127,12 @@ func (m *Machine) heardNAKOfAnother(now time.Time, asker *peer, k *keeping, nak 
 		i, _ := k.find(r.First)
 		for ; i < len(k.frames) && k.frames[i].number <= r.Last; i++ {
 			f := &k.frames[i]
-			if !f.askedAt.IsZero() && now.Sub(f.askedAt) < repairHold {
-				continue
+			if f.again == nil {
+				f.again = new(resent)
 			}
-			if !m.resend(f.frame, asker.stream) {
+			if !m.resend(now, f.again, f.frame, asker.stream) {
 				return
 			}
-			f.askedAt = now
 		}
 	}
 	m.resendSome(now, fx)

@@ -88,7 +88,7 @@ func (m *Machine) Distrust(now time.Time, keep func(site.StreamID) bool, fx *Eff
 		m.held.bytes -= len(f.body)
 		return true
 	})
-	m.again.queue, m.again.bytes, m.again.nextAt = nil, 0, time.Time{}
+	m.again.forget()
 	m.settleJoin(now, fx)
 }
 
@@ -113,6 +113,9 @@ func (m *Machine) disown(now time.Time, p *peer, fx *Effects) {
 	m.held.take(p.stream)
 	p.kept, p.parts = keeping{}, nil
 	m.removePeer(p, fx)
+	end := m.closed[p.stream]
+	end.doubted = true
+	m.closed[p.stream] = end
 	if p.state == peerJoining {
 		m.rememberClosed(p.site, p.stream, unfollowed)
 	}
