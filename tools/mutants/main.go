@@ -1,7 +1,7 @@
 // Mutants breaks one mechanism of the source after the other and shows that the
 // tests notice.
 //
-//	mutants [-C DIR] [-run REGEXP] [-jobs N] [-limit DURATION] [-race] [-md FILE] LIST...
+//	mutants [-C DIR] [-run REGEXP] [-check] [-jobs N] [-limit DURATION] [-race] [-md FILE] LIST...
 //
 // A LIST names the mutants: see the comment on parse for its form. The checkout is
 // never touched: go test is given the changed file with -overlay, so several
@@ -11,16 +11,19 @@
 // mutant is killed if one of its tests fails, and has survived if none does, which
 // is a hole in the tests. One that does not apply, or does not compile, is an error
 // and never a kill. The last line says how many there were and how many
-// were killed; the exit status is 0 only if all were.
+// were killed; the exit status is 0 only if all were. With -check nothing is
+// tested, and what does not apply is named in a moment.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"sync"
@@ -35,12 +38,20 @@ func main() {
 	flag.DurationVar(&o.limit, "limit", time.Minute, "time for one run of go test; a test that hangs for so long has failed")
 	flag.BoolVar(&o.race, "race", false, "test with the race detector")
 	flag.StringVar(&o.table, "md", "", "write what came out to this file, as a table in Markdown")
+	check := flag.Bool("check", false, "only say which mutants do not apply any more")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := o.read(*run, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(2)
+	}
+	if *check {
+		if err := o.apply(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
 	}
 	if err := hunt(ctx, os.Stdout, &o); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
@@ -91,6 +102,22 @@ func (o *options) read(pattern string, lists []string) error {
 		return fmt.Errorf("no mutant matches %q", pattern)
 	}
 	return nil
+}
+
+// apply returns an error that names every mutant that does not apply, or nil.
+func (o *options) apply() error {
+	var errs []error
+	for i := range o.mutants {
+		m := &o.mutants[i]
+		source, err := os.ReadFile(filepath.Join(o.dir, m.file))
+		if err == nil {
+			_, err = m.apply(string(source))
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("mutant %s: %w", m.name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // hunt tests every mutant, also after one has survived, and returns an error unless all

@@ -198,6 +198,17 @@ func TestRead_SelectsByNameAndRefusesDoubles(t *testing.T) {
 	}
 }
 
+func TestApply_NamesEveryMutantThatDoesNot(t *testing.T) {
+	list, err := parse(killedOne + stale + noGo + ambiguous)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = (&options{dir: "testdata/toy", mutants: list}).apply()
+	if err == nil || !strings.Contains(err.Error(), "mutant stale") || !strings.Contains(err.Error(), "mutant ambiguous") || strings.Contains(err.Error(), "minus") {
+		t.Errorf("%v, want stale and ambiguous alone", err)
+	}
+}
+
 func TestParse_Refuses(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"a line before the first mutant", "file: x.go\n", "before the first"},
