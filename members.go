@@ -50,6 +50,7 @@ type memberTable struct {
 	members  map[site.StreamID]*memberRow
 	sources  map[site.StreamID]*Source
 	revision site.Revision
+	readAll  time.Time     // when all rows were read last
 	offset   time.Duration // the database's clock less this one
 }
 
@@ -356,12 +357,17 @@ func (b *Broker) reapIn() time.Duration {
 // readChanges reads what changed in the member table and the keyrings, and
 // reports whether the database answered.
 func (b *Broker) readChanges() bool {
+	start := time.Now()
 	b.mu.Lock()
+	if start.Sub(b.rows.readAll) >= b.cfg.Lease {
+		// A database that failed over gives revisions again that it gave before, so
+		// that a row can hide behind those that were read.
+		b.rows.revision = 0
+	}
 	asked, since := b.asked, b.rows.revision
 	b.asked = false
 	b.mu.Unlock()
 	var snap site.Snapshot
-	start := time.Now()
 	err := b.database(func(ctx context.Context) (err error) {
 		snap, err = b.cfg.Database.Changes(ctx, since)
 		return err
@@ -400,6 +406,7 @@ func (b *Broker) readChanges() bool {
 	}
 	if since == 0 {
 		rows = b.rows.lostBy(rows)
+		b.rows.readAll = start
 	}
 	changed := b.rows.update(rows, now)
 	b.rows.revision, b.rows.offset = snap.Revision, snap.Now.Sub(now)

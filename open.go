@@ -151,7 +151,7 @@ func (b *Broker) open(ctx context.Context) error {
 	b.mu.Lock()
 	rows := b.acceptedRows(snap.Members)
 	b.rows.update(rows, now)
-	b.rows.revision, b.rows.offset = snap.Revision, snap.Now.Sub(now)
+	b.rows.revision, b.rows.offset, b.rows.readAll = snap.Revision, snap.Now.Sub(now), now
 	b.mu.Unlock()
 	b.tellProviders()
 

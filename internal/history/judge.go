@@ -101,10 +101,12 @@ func (c *Checker) due(in, from *instance, seq uint64, out, since, later time.Dur
 }
 
 // survivorHas reports whether another instance that lives until then was told
-// of an event, so that it can reveal it to in.
+// of an event, so that it can reveal it to in. One that joined when all was well
+// again can have been told of a dead sender's only by who plays old frames to it,
+// at any time.
 func (c *Checker) survivorHas(in, from *instance, seq uint64, until time.Duration) bool {
 	for _, q := range c.instances {
-		if q == in || q.over < until {
+		if q == in || q.over < until || q.opening > c.calm {
 			continue
 		}
 		if l := q.told[from]; l != nil && l.get(seq) == wasRaised && in.hears(q) {

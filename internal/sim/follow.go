@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"bytes"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -22,6 +24,7 @@ type followState struct {
 	round     int  // numbers the timers, of which only the last counts
 	renewAt   time.Duration
 	reapAt    time.Duration
+	readAll   time.Duration // when all rows were read last
 	readAt    time.Duration // when the last read that succeeded began
 	isolated  bool
 	wanted    time.Duration // no read for the sake of unknown keys before
@@ -33,6 +36,7 @@ const longestKeyWait = 10 * time.Second
 func (in *instance) startFollowing() {
 	in.renewAt = in.w.now + in.w.plan.Lease/3
 	in.reapAt = in.w.now + in.reapIn()
+	in.readAll = in.w.now
 	in.started = true
 	if in.again {
 		in.again = false
@@ -101,6 +105,9 @@ func (in *instance) follow() {
 }
 
 func (in *instance) readChanges(then func()) {
+	if in.w.now-in.readAll >= in.w.plan.Lease {
+		in.revision = 0
+	}
 	asked, since, began := in.asked, in.revision, in.w.now
 	in.asked = false
 	var snap site.Snapshot
@@ -125,6 +132,10 @@ func (in *instance) readChanges(then func()) {
 			in.useSites(snap.Sites, snap.Now)
 		}
 		in.endKeys(snap.Now)
+		if since == 0 {
+			in.readAll = began
+			snap.Members = in.lostBy(snap.Members)
+		}
 		in.updateRows(snap.Members)
 		in.revision = snap.Revision
 		distrustNew := in.distrust()
@@ -156,6 +167,25 @@ func (in *instance) foreign(rows []site.Member) []site.Member {
 	return slices.DeleteFunc(slices.Clone(rows), func(m site.Member) bool {
 		return !in.keys.accepts(m.Site) || m.Stream != in.self && slices.Contains(in.own, m.Stream)
 	})
+}
+
+// lostBy adds to all rows that the database has those that it lost since they
+// were read, as if they had been reaped. The own one means a new stream.
+func (in *instance) lostBy(rows []site.Member) []site.Member {
+	for _, known := range slices.SortedFunc(maps.Values(in.rows), func(a, b site.Member) int {
+		return bytes.Compare(a.Stream[:], b.Stream[:])
+	}) {
+		has := slices.ContainsFunc(rows, func(r site.Member) bool { return r.Stream == known.Stream })
+		if has || known.State != site.MemberOpen {
+			continue
+		}
+		if known.Stream == in.self {
+			in.gone = true
+		}
+		known.State = site.MemberReaped
+		rows = append(rows, known)
+	}
+	return rows
 }
 
 func (in *instance) updateRows(rows []site.Member) {
