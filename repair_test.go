@@ -223,3 +223,31 @@ func TestKey_RotatedWhileThereWasNoRowNeedsNoFurtherRead(t *testing.T) {
 		}
 	})
 }
+
+// A hidingDB hides the rows of others from who has read anything before, as one does that
+// failed over and gives revisions again.
+type hidingDB struct{ site.Database }
+
+func (d hidingDB) Changes(ctx context.Context, since site.Revision) (site.Snapshot, error) {
+	snap, err := d.Database.Changes(ctx, since)
+	if since > 0 {
+		snap.Members = slices.DeleteFunc(snap.Members, func(m site.Member) bool { return m.Server != "here" })
+	}
+	return snap, err
+}
+
+func TestDatabase_ARowHiddenByAFailoverIsFoundWithinALease(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		db, bus := site2()
+		cfg := config(hidingDB{db}, bus.Provider())
+		cfg.Lease = 30 * time.Second
+		a := mustOpen(t, cfg)
+		hidden := config(db, bus.Provider())
+		hidden.Server = "elsewhere"
+		mustOpen(t, hidden)
+		time.Sleep(2 * cfg.Lease)
+		if n := len(a.Members()); n != 2 {
+			t.Errorf("%d members after two leases, want 2", n)
+		}
+	})
+}
