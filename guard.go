@@ -140,7 +140,9 @@ func (b *Broker) guardClones(heard []engine.Heard) {
 	for _, h := range heard {
 		if h.Witness.Yours == (wire.ID{}) {
 			questions = append(questions, h)
-			if b.rows.strange(h.Stream, now, b.cfg.Lease) {
+			// It has written its witness before it asked. In a young copy its row may
+			// still look alive.
+			if row := b.rows.members[h.Stream]; row == nil || row.Witness != h.Witness.Mine {
 				b.suspectLocked(h.Stream)
 			}
 			continue
@@ -321,7 +323,8 @@ func (b *Broker) guardOpen(ctx context.Context) error {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return fmt.Errorf("find out whether instances that are heard share this database: %w", context.Cause(ctx))
+			return fmt.Errorf("find out whether an instance that is heard shares this database, which takes a little more than a lease of %v: %w; %s",
+				b.cfg.Lease, context.Cause(ctx), copyRemedy)
 		}
 		timer.Stop()
 	}

@@ -33,7 +33,9 @@ const (
 // the Broker, starts every provider, writes this instance's member row, and asks
 // the others where they stand. With nobody else there that takes
 // milliseconds; an instance that does not answer, because it was killed a
-// moment ago, can hold it up for 2 s.
+// moment ago, can hold it up for 2 s. When an instance is heard that has the same
+// site and seems to have another database, Open takes a little more than a lease
+// to make sure, and then returns [ErrCopied].
 //
 // ctx bounds Open alone. A database that does not answer is an error within 5 s; what
 // is wrong with cfg is a [*ConfigError]. When Open fails, nothing is left

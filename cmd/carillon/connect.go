@@ -36,6 +36,15 @@ type siteFlags struct {
 	Timeout  time.Duration `default:"10s" help:"How long to wait for the database and the other instances."`
 }
 
+// refuseSite returns an error if a site is named to a command that is about all
+// sites of the database.
+func (f *siteFlags) refuseSite(command string) error {
+	if f.Site == "" {
+		return nil
+	}
+	return &problem{exitUsage, fmt.Errorf("--site %s: %s changes all sites of the database", f.Site, command), "leave --site out"}
+}
+
 // providerFlag says what carries the events.
 type providerFlag struct {
 	Provider []string `placeholder:"NAME" help:"What carries the events: tcp or udp (default: tcp)."`

@@ -159,11 +159,18 @@ func (h heard) line() string {
 		from += "@" + h.Server
 	}
 	if h.Kind == "missed" {
-		fmt.Fprintf(&b, "  missed  %s", plural(int(h.Count), "event"))
+		what := plural(int(h.Count), "event")
+		if h.Count == 0 {
+			what = "events, nobody knows how many,"
+		}
+		fmt.Fprintf(&b, "  missed  %s", what)
 		if h.Event != nil {
 			fmt.Fprintf(&b, " %s", h.Event)
 		}
-		fmt.Fprintf(&b, "  from %s: %s", from, h.Reason)
+		if from != "" {
+			fmt.Fprintf(&b, "  from %s", from)
+		}
+		fmt.Fprintf(&b, ": %s", h.Reason)
 		return b.String()
 	}
 	fmt.Fprintf(&b, "  raised  %s  by %s", h.Event, from)

@@ -390,6 +390,9 @@ func (c *secretEncryptCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	if err := c.refuseSite("secret encrypt"); err != nil {
+		return err
+	}
 	if len(s.Database.KeyEncryptionKeys) == 0 {
 		return &problem{exitUsage, errors.New("there is no key-encryption key"),
 			"make one with: openssl rand -base64 32; and set it, on every instance first, as Carillon:Database:KeyEncryptionKeys"}

@@ -124,6 +124,9 @@ func (c *siteAcceptRestoreCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	if err := c.refuseSite("site accept-restore"); err != nil {
+		return err
+	}
 	above := max(c.Above, uint64(s.Database.LowestGeneration))
 	if above >= 1<<62 {
 		return &problem{exitUsage, fmt.Errorf("the generation %d is not one that a site ever had", above), ""}

@@ -9,6 +9,7 @@ import (
 	"database/sql"
 	"fmt"
 	"log"
+	"log/slog"
 	"os"
 	"os/signal"
 	"sync/atomic"
@@ -57,6 +58,7 @@ func run(ctx context.Context) error {
 		Application: "quickstart",
 		Database:    rows,
 		Providers:   []provider.Provider{tcp},
+		Logger:      slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {
 		return err
