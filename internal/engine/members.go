@@ -127,12 +127,15 @@ type ending struct {
 	doubted bool // that another process spoke in it was told
 }
 
-func (e ending) known() bool { return e.mark != unknownEnd && e.mark != unfollowed }
+func (e ending) known() bool {
+	return e.mark != unknownEnd && e.mark != unfollowed && e.mark != disowned
+}
 
 // What stands for the end of streams of which it is not known.
 var (
 	unknownEnd = site.Mark{Frame: wire.MaxNumber, Next: wire.MaxNumber} // and nothing more needs to be told
-	unfollowed = site.Mark{Next: wire.MaxNumber}                        // given up before it was known where it stood
+	unfollowed = site.Mark{Next: wire.MaxNumber}                        // its row was reaped before this instance began
+	disowned   = site.Mark{Next: wire.MaxNumber - 1}                    // given up before it was known where it stood
 )
 
 // closedReset hears where a stream ended that is not followed here.
@@ -151,6 +154,8 @@ func (m *Machine) closedReset(p *peer, r wire.Reset, fx *Effects) {
 		end.doubted = true
 		m.closed[r.Old] = end
 		m.missUncounted(p.site, r.Old, fx)
+		m.wentOn(p.site, r.Old, r.Mark, fx)
+	case closed && end.mark == disowned:
 		m.wentOn(p.site, r.Old, r.Mark, fx)
 	case !closed || end.mark == unfollowed:
 		m.rememberClosed(p.site, r.Old, unknownEnd)
@@ -173,6 +178,12 @@ func (m *Machine) beyondEnd(h *wire.Header) bool {
 // since was dropped, and is missed.
 func (m *Machine) wentOn(s site.ID, stream site.StreamID, mark site.Mark, fx *Effects) {
 	end := m.closed[stream]
+	if end.mark == disowned && end.of == s && mark.Next > 0 {
+		// Some of it may have been sent since this instance was in step.
+		m.rememberClosed(s, stream, unknownEnd)
+		m.missUncounted(s, stream, fx)
+		return
+	}
 	if !end.known() || end.of != s || mark.Frame <= end.mark.Frame || mark.Next < end.mark.Next {
 		return
 	}

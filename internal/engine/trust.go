@@ -117,7 +117,7 @@ func (m *Machine) disown(now time.Time, p *peer, fx *Effects) {
 	end.doubted = true
 	m.closed[p.stream] = end
 	if p.state == peerJoining {
-		m.rememberClosed(p.site, p.stream, unfollowed)
+		m.rememberClosed(p.site, p.stream, disowned)
 	}
 	m.trimRing(now)
 	fx.Space = true
