@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/carillon-go/carillon/internal/wire"
@@ -99,15 +100,7 @@ func (m *Machine) part(p *peer, h wire.Header, f wire.Fragment, fx *Effects) *pa
 
 // findPart returns where the partial of an event is, or belongs.
 func (p *peer) findPart(ordinal uint64) (int, bool) {
-	return slices.BinarySearchFunc(p.parts, ordinal, func(q *partial, ord uint64) int {
-		switch {
-		case q.ordinal < ord:
-			return -1
-		case q.ordinal > ord:
-			return 1
-		}
-		return 0
-	})
+	return slices.BinarySearchFunc(p.parts, ordinal, func(q *partial, ord uint64) int { return cmp.Compare(q.ordinal, ord) })
 }
 
 // allMissing reports whether every frame from first up to but not including end

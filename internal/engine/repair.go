@@ -146,8 +146,7 @@ func (m *Machine) Repair(now time.Time) RepairState {
 	if len(r.frames) > 0 {
 		s.RingAge = now.Sub(r.frames[0].at)
 	}
-	m.noteSent(now)
-	if pace := float64(m.send.total-m.again.sent[0]) / repairSaved; pace > 0 {
+	if pace := m.pace(now); pace > 0 {
 		s.Window = min(s.Window, time.Duration(float64(m.cfg.RingBytes)/pace*float64(time.Second)))
 	}
 	for _, p := range m.peers {

@@ -152,10 +152,13 @@ func (m *Machine) earn(now time.Time) (rate float64) {
 
 // repairRate returns how many bytes of repairs a second may cost.
 func (m *Machine) repairRate(now time.Time) float64 {
+	return max(repairLeast, 2*m.pace(now))
+}
+
+// pace returns how many bytes of new frames a second the last seconds had.
+func (m *Machine) pace(now time.Time) float64 {
 	m.noteSent(now)
-	s := &m.again
-	oldest := s.sent[0]
-	return max(repairLeast, 2*float64(m.send.total-oldest)/repairSaved)
+	return float64(m.send.total-m.again.sent[0]) / repairSaved
 }
 
 // noteSent keeps the totals of the last seconds.

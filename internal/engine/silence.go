@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"time"
 
@@ -80,15 +81,7 @@ func (k *keeping) add(f kept) {
 }
 
 func (k *keeping) find(number uint64) (int, bool) {
-	return slices.BinarySearchFunc(k.frames, number, func(f kept, n uint64) int {
-		switch {
-		case f.number < n:
-			return -1
-		case f.number > n:
-			return 1
-		}
-		return 0
-	})
+	return slices.BinarySearchFunc(k.frames, number, func(f kept, n uint64) int { return cmp.Compare(f.number, n) })
 }
 
 func (k *keeping) trim(now time.Time, most int) {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,14 +41,7 @@ func (a *arguments) word(i int) string {
 	return ""
 }
 
-func (a *arguments) has(word string) bool {
-	for _, w := range a.words {
-		if w == word {
-			return true
-		}
-	}
-	return false
-}
+func (a *arguments) has(word string) bool { return slices.Contains(a.words, word) }
 
 func (a *arguments) text(name, zero string) string {
 	if v, ok := a.named[name]; ok {

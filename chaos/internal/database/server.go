@@ -139,12 +139,17 @@ func folder(l *lab.Lab, name string) (string, *syscall.SysProcAttr, error) {
 	return dir, attr, os.Chown(dir, int(uid), int(gid))
 }
 
+// as makes cmd run as the user that attr names, in a folder. Whoever starts it may
+// change its copy of attr.
+func as(attr *syscall.SysProcAttr, dir string, cmd *osexec.Cmd) *osexec.Cmd {
+	own := *attr
+	cmd.SysProcAttr, cmd.Dir = &own, dir
+	return cmd
+}
+
 // prepare runs a program that fills a server's folder.
 func prepare(attr *syscall.SysProcAttr, dir, name string, args ...string) error {
-	cmd := osexec.Command(name, args...)
-	cmd.SysProcAttr = attr
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
+	if out, err := as(attr, dir, osexec.Command(name, args...)).CombinedOutput(); err != nil {
 		return fmt.Errorf("database: %s: %w: %s", name, err, out)
 	}
 	return nil
@@ -178,10 +183,7 @@ func openPostgres(l *lab.Lab) (*Database, error) {
 			// Without fsync it survives a kill all the same: the kernel lives on.
 			cmd := osexec.Command(postgres, "-D", data, "-k", dir, "-c", "listen_addresses="+l.DatabaseAddr().String(),
 				"-c", "fsync=off", "-c", "shared_buffers=16MB")
-			cmd.Dir = dir
-			a := *attr
-			cmd.SysProcAttr = &a
-			return cmd
+			return as(attr, dir, cmd)
 		},
 	}
 	if err := s.start(); err != nil {
@@ -218,10 +220,7 @@ func openMariaDB(l *lab.Lab) (*Database, error) {
 			cmd := osexec.Command(mariadbd, "--no-defaults", "--datadir="+data, "--bind-address="+l.DatabaseAddr().String(),
 				"--skip-networking=0", "--skip-name-resolve", "--socket="+socket, "--pid-file="+filepath.Join(dir, "pid"),
 				"--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--max-connections=100")
-			cmd.Dir = dir
-			a := *attr
-			cmd.SysProcAttr = &a
-			return cmd
+			return as(attr, dir, cmd)
 		},
 	}
 	if err := s.start(); err != nil {
