@@ -1,6 +1,10 @@
 package site
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
 var keyStates = [...]string{
 	KeyPending: "pending", KeyActive: "active", KeyRetiring: "retiring", KeyRevoked: "revoked", KeyCompromised: "compromised",
@@ -83,4 +87,21 @@ func (f Floors) Allow(k Key) error {
 		return fmt.Errorf("site: the floors require encryption, and key %d of suite %v does not encrypt", k.ID, k.Suite)
 	}
 	return nil
+}
+
+// At returns s as it is at a time of the database: retiring keys whose end has
+// come are revoked. ends is when the next one ends; zero: none is known to.
+func (s Site) At(now time.Time) (at Site, ends time.Time) {
+	s.Keys = slices.Clone(s.Keys)
+	for i := range s.Keys {
+		k := &s.Keys[i]
+		switch {
+		case k.State != KeyRetiring || k.Until.IsZero():
+		case !k.Until.After(now):
+			k.State = KeyRevoked
+		case ends.IsZero() || k.Until.Before(ends):
+			ends = k.Until
+		}
+	}
+	return s, ends
 }

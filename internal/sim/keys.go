@@ -73,18 +73,11 @@ func (k *keyset) noteStolen(old, now site.Site) {
 // retiring keys whose end has come are revoked. It sets expires.
 func (k *keyset) verifying(now time.Time) []site.Site {
 	k.expires = time.Time{}
-	sites := slices.Clone(k.accepted)
-	for i := range sites {
-		sites[i].Keys = slices.Clone(sites[i].Keys)
-		for j := range sites[i].Keys {
-			key := &sites[i].Keys[j]
-			switch {
-			case key.State != site.KeyRetiring || key.Until.IsZero():
-			case !key.Until.After(now):
-				key.State = site.KeyRevoked
-			case k.expires.IsZero() || key.Until.Before(k.expires):
-				k.expires = key.Until
-			}
+	sites := make([]site.Site, len(k.accepted))
+	for i, s := range k.accepted {
+		var ends time.Time
+		if sites[i], ends = s.At(now); k.expires.IsZero() || !ends.IsZero() && ends.Before(k.expires) {
+			k.expires = ends
 		}
 	}
 	return sites
