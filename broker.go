@@ -29,6 +29,7 @@ type Broker struct {
 
 	events   sync.Map                     // ID → *Event
 	payloads sync.Pool                    // *[]byte
+	raises   sync.Pool                    // *Raised[any]
 	incoming sync.Pool                    // *[]incoming
 	self     atomic.Pointer[Source]       // this instance; never nil
 	sealers  atomic.Pointer[[]*sealer]    // newest first; a sealer per stream and key of this instance
@@ -43,7 +44,7 @@ type Broker struct {
 	panicLog rate
 	misses   misses
 	counts   struct {
-		sent, received, local, lost, panics         atomic.Uint64
+		unasked, lost, panics                       atomic.Uint64
 		framesReceived, bytesReceived, controlDrops atomic.Uint64
 		clones                                      atomic.Uint64
 	}
@@ -78,9 +79,9 @@ type Broker struct {
 	fx            engine.Effects         // of the call just made
 	verdicts      [numDropReasons]uint64 // drops counted by the machine that b.drops has
 	nextTick      time.Time              // when tick wakes; zero: only when woken
-	slab          []arrival
 	enabled       bool
 	sending       bool // event frames may be taken
+	sendDue       bool // send was woken for what was raised, and has not taken it yet
 	hardClosed    bool
 	hold          holdBack
 	orderedEvents []*Event
@@ -185,10 +186,15 @@ func (b *Broker) number(ctx context.Context, ev *wire.Event, ordered bool) error
 			b.mu.Unlock()
 			return fmt.Errorf("%w: %w", ErrUnsent, ErrClosed)
 		}
+		if !ordered && b.machine.Add(ev) { // the usual case, in which no time is needed
+			b.raisedLocked()
+			b.mu.Unlock()
+			return nil
+		}
 		now := time.Now()
 		_, err := b.machine.Raise(now, ev, ordered)
 		if err == nil {
-			b.raised++
+			b.raisedLocked()
 		}
 		b.applyLocked(now)
 		enabled := b.enabled
@@ -199,7 +205,6 @@ func (b *Broker) number(ctx context.Context, ev *wire.Event, ordered bool) error
 		b.mu.Unlock()
 		switch {
 		case err == nil:
-			poke(b.sendWake)
 			return nil
 		case !errors.Is(err, engine.ErrFull):
 			return fmt.Errorf("%w: %w", ErrUnsent, err)
@@ -213,6 +218,15 @@ func (b *Broker) number(ctx context.Context, ev *wire.Event, ordered bool) error
 		case <-b.hard:
 			return fmt.Errorf("%w: %w", ErrUnsent, ErrClosed)
 		}
+	}
+}
+
+// raisedLocked notes that an event was numbered, and has it sent. b.mu is held.
+func (b *Broker) raisedLocked() {
+	b.raised++
+	if !b.sendDue {
+		b.sendDue = true
+		poke(b.sendWake)
 	}
 }
 
@@ -304,11 +318,8 @@ func alarm(timer *time.Timer, at time.Time) <-chan time.Time {
 // applyLocked does what the machine asks for. b.mu is held.
 func (b *Broker) applyLocked(now time.Time) {
 	fx := &b.fx
-	if len(fx.Items) > 0 {
-		b.slab = nil // of another call
-		for i := range fx.Items {
-			b.itemLocked(&fx.Items[i], len(fx.Items)-i)
-		}
+	for i := range fx.Items {
+		b.itemLocked(&fx.Items[i])
 	}
 	for i := range fx.Control {
 		b.queueControlLocked(&fx.Control[i])

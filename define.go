@@ -135,7 +135,7 @@ func (d *Definition[T]) Event(b *Broker) *Event {
 // OnRaised is [Event.OnRaised] with the parameter's type. An event received
 // whose parameter does not decode is missed.
 func (d *Definition[T]) OnRaised(b *Broker, fn func(ctx context.Context, r Raised[T])) (remove func()) {
-	return d.Event(b).OnRaised(func(ctx context.Context, r Raised[any]) {
+	return d.Event(b).subscribe(func(ctx context.Context, r *Raised[any]) {
 		v, _ := r.Parameter.(T) // of this type or, if that is an interface, nil: see definition.check
 		fn(ctx, Raised[T]{
 			Event: r.Event, Raiser: r.Raiser, Parameter: v, Local: r.Local,

@@ -8,71 +8,68 @@ import (
 	"github.com/carillon-go/carillon/site"
 )
 
-// slabLen is how many arrivals are allocated at once.
-const slabLen = 64
-
-// itemLocked tells subscribers of an item, or keeps it until Enable. left is how many items
-// of the same call there are, this one included. b.mu is held.
-func (b *Broker) itemLocked(it *engine.Item, left int) {
+// itemLocked tells subscribers of an item, or keeps it until Enable. b.mu is held.
+func (b *Broker) itemLocked(it *engine.Item) {
 	switch {
 	case b.closing.Load():
 		if it.Missed == nil {
-			b.drops.add(DropClosing, 1)
+			b.drops.add(DropClosing, uint64(it.Events.Len()))
 		}
 	case b.enabled:
-		b.tellLocked(it, left)
+		b.tellLocked(it)
 	default:
 		b.holdLocked(it)
 	}
 }
 
-func (b *Broker) tellLocked(it *engine.Item, left int) {
+func (b *Broker) tellLocked(it *engine.Item) {
 	if it.Missed != nil {
 		b.tellMissedLocked(b.missedOf(it.Missed))
 		return
 	}
-	b.counts.received.Add(1)
-	id := ID(it.Event.ID)
+	source := b.rows.source(it.Site, it.Stream)
+	for from, end := 0, 0; from < it.Events.Len(); from = end {
+		end = it.Events.Run(from)
+		b.tellRunLocked(&parcel{source: source, ordinal: it.Ordinal + uint64(from), clock: it.Clock, events: it.Events.Slice(from, end)})
+	}
+}
+
+// tellRunLocked tells subscribers and taps of p, whose event it finds. b.mu is held.
+func (b *Broker) tellRunLocked(p *parcel) {
+	id, n := ID(p.events.ID(0)), p.events.Len()
 	e := b.lookup(id)
 	var subs []*raisedSub
 	if e != nil {
-		e.received.Add(1)
+		e.received.Add(uint64(n))
 		subs = load(&e.raised)
 	}
 	taps := load(&b.taps)
-	backlog := slices.ContainsFunc(subs, func(s *raisedSub) bool { return s.queue.backlogged() }) ||
-		slices.ContainsFunc(taps, func(s *tapSub) bool { return s.queue.backlogged() })
-	if backlog {
-		it.Event.Payload = slices.Clone(it.Event.Payload)
+	if len(subs)+len(taps) > 0 && p.events.BodyBytes() > 2*p.events.PayloadBytes() &&
+		(slices.ContainsFunc(subs, func(s *raisedSub) bool { return s.queue.backlogged() }) ||
+			slices.ContainsFunc(taps, func(s *tapSub) bool { return s.queue.backlogged() })) {
+		p.events = p.events.Clone()
 	}
 	if len(taps) > 0 {
-		b.tapLocked(taps, e, it, len(subs) > 0)
+		b.tapLocked(taps, e, p, len(subs) > 0)
 	}
 	if e == nil {
-		b.drops.add(DropUnasked, 1)
+		b.counts.unasked.Add(uint64(n))
+		b.drops.add(DropUnasked, uint64(n))
 		return
 	}
-	if len(subs) == 0 {
-		return
+	p.ev = e
+	if len(subs) > 1 {
+		p.shared = make([]decoded, n)
 	}
-
-	if backlog {
-		b.slab = make([]arrival, 1) // or this one would keep its neighbours alive
-	} else if len(b.slab) == 0 {
-		b.slab = make([]arrival, min(left, slabLen))
-	}
-	a := &b.slab[0]
-	b.slab = b.slab[1:]
-	a.ev, a.source, a.raiser = e, b.rows.source(it.Site, it.Stream), it.Event.Raiser
-	a.ordinal, a.clock, a.payload = it.Ordinal, it.Clock, it.Event.Payload
 	for _, s := range subs {
-		if s.pushLocked(a) {
+		taken := s.pushLocked(p)
+		if taken == n {
 			continue
 		}
-		b.drops.add(DropLocalQueue, 1)
+		b.drops.add(DropLocalQueue, uint64(n-taken))
 		told := b.tellMissed(e, &Missed{
-			Event: id, Known: true, Source: *a.source, First: a.ordinal, Last: a.ordinal,
-			Count: 1, Exact: true, Reason: MissedLocalQueue, Reports: 1,
+			Event: id, Known: true, Source: *p.source, First: p.ordinal + uint64(taken), Last: p.ordinal + uint64(n-1),
+			Count: uint64(n - taken), Exact: true, Reason: MissedLocalQueue, Reports: 1,
 		})
 		if e.ordered() {
 			s.after = told
@@ -80,19 +77,19 @@ func (b *Broker) tellLocked(it *engine.Item, left int) {
 	}
 }
 
-func (b *Broker) tapLocked(taps []*tapSub, e *Event, it *engine.Item, wanted bool) {
-	r := Received{
-		Event: it.Event.ID, Raiser: it.Event.Raiser, Payload: it.Event.Payload, Wanted: wanted,
-		Source: *b.rows.source(it.Site, it.Stream), Ordinal: it.Ordinal, Sent: time.UnixMicro(it.Clock),
-	}
+func (b *Broker) tapLocked(taps []*tapSub, e *Event, p *parcel, wanted bool) {
+	r := Received{Event: p.events.ID(0), Wanted: wanted, Source: *p.source, Sent: time.UnixMicro(p.clock)}
 	if e != nil {
 		if def := e.def.Load(); def != nil {
 			r.Name = def.name
 		}
 	}
-	for _, s := range taps {
-		if !s.queue.push(r, entryBytes+len(r.Payload)) {
-			b.drops.add(DropTapQueue, 1)
+	for i := range p.events.Len() {
+		r.Raiser, r.Payload, r.Ordinal = p.events.Raiser(i), p.events.Payload(i), p.ordinal+uint64(i)
+		for _, s := range taps {
+			if !s.queue.push(tapped{Received: r}, 1, entryBytes+len(r.Payload)) {
+				b.drops.add(DropTapQueue, 1)
+			}
 		}
 	}
 }
@@ -119,7 +116,7 @@ func (b *Broker) tellDoubtLocked(d engine.InDoubt) {
 	}
 	for _, s := range load(&b.doubts) {
 		// A function with a full queue has been told, and not listened yet.
-		s.queue.push(*b.rows.source(d.Site, d.Stream), entryBytes)
+		s.queue.push(doubted{from: *b.rows.source(d.Site, d.Stream)}, 1, entryBytes)
 	}
 }
 
@@ -177,8 +174,9 @@ func (b *Broker) countMissed(e *Event, m *Missed) {
 
 // A holdBack keeps what arrives between Open and Enable.
 type holdBack struct {
-	items []engine.Item
-	bytes int
+	items  []engine.Item
+	events int // in items
+	bytes  int
 
 	isolated bool // for longer than a lease
 
@@ -195,23 +193,32 @@ const maxHeldIDs = 1024
 
 func (b *Broker) holdLocked(it *engine.Item) {
 	h := &b.hold
-	bytes := entryBytes + len(it.Event.Payload)
+	bytes := entryBytes + it.Events.Len()*eventBytes + it.Events.PayloadBytes()
 	if !h.full && h.bytes+bytes <= b.cfg.HoldBytes {
 		h.items = append(h.items, *it)
+		h.events += it.Events.Len()
 		h.bytes += bytes
 		return
 	}
 	h.full = true
-	var m *Missed
 	if it.Missed != nil {
-		m = b.missedOf(it.Missed)
-	} else {
-		b.drops.add(DropNotEnabled, 1)
-		m = &Missed{
-			Event: it.Event.ID, Known: true, Source: *b.rows.source(it.Site, it.Stream), First: it.Ordinal, Last: it.Ordinal,
-			Count: 1, Exact: true, Reason: MissedOverflow, Reports: 1,
-		}
+		h.miss(b.missedOf(it.Missed))
+		return
 	}
+	source := b.rows.source(it.Site, it.Stream)
+	for from, end := 0, 0; from < it.Events.Len(); from = end {
+		end = it.Events.Run(from)
+		n := uint64(end - from)
+		b.drops.add(DropNotEnabled, n)
+		h.miss(&Missed{
+			Event: it.Events.ID(from), Known: true, Source: *source, First: it.Ordinal + uint64(from), Last: it.Ordinal + uint64(end-1),
+			Count: n, Exact: true, Reason: MissedOverflow, Reports: 1,
+		})
+	}
+}
+
+// miss counts m, for which there is no room.
+func (h *holdBack) miss(m *Missed) {
 	if was := h.missed[m.Event]; m.Known && was != nil {
 		was.merge(m)
 		return
@@ -234,9 +241,8 @@ func (b *Broker) holdLocked(it *engine.Item) {
 func (b *Broker) releaseHeldLocked() {
 	h := b.hold
 	b.hold = holdBack{}
-	b.slab = nil
 	for i := range h.items {
-		b.tellLocked(&h.items[i], len(h.items)-i)
+		b.tellLocked(&h.items[i])
 	}
 	for _, m := range h.missed {
 		b.tellMissedLocked(m)

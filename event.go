@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/carillon-go/carillon/internal/wire"
 )
@@ -68,6 +67,10 @@ func (e *Event) Counts() Counts {
 // The function returned removes fn without waiting: a call that runs goes on,
 // and none starts after it has returned. Removing twice is fine.
 func (e *Event) OnRaised(fn func(ctx context.Context, r Raised[any])) (remove func()) {
+	return e.subscribe(func(ctx context.Context, r *Raised[any]) { fn(ctx, *r) })
+}
+
+func (e *Event) subscribe(fn func(context.Context, *Raised[any])) (remove func()) {
 	s := &raisedSub{ev: e, fn: fn}
 	s.queue.limit, s.queue.handle, s.queue.group = e.b.cfg.QueueBytes, s.handle, &e.b.running
 	e.mu.Lock()
@@ -182,26 +185,33 @@ func (e *Event) Raise(ctx context.Context, raiser ID, parameter any, opts ...Rai
 		if payload, err = b.encode(e, def, parameter); err != nil {
 			return err
 		}
-		defer b.payloads.Put(payload)
 	}
 
 	e.local.Add(1)
-	b.counts.local.Add(1)
 	if len(subs) > 0 {
-		r := Raised[any]{Event: e.id, Raiser: raiser, Parameter: parameter, Local: true, Source: *b.self.Load(), Sent: time.Now()}
-		for _, s := range subs {
-			s.call(ctx, r)
-		}
+		b.raiseHere(ctx, e, subs, raiser, parameter)
 	}
 	if local {
 		return nil
 	}
 	err := b.number(ctx, &wire.Event{ID: e.id, Raiser: raiser, Payload: *payload}, def != nil && def.ordered)
+	b.payloads.Put(payload)
 	if err == nil {
 		e.sent.Add(1)
-		b.counts.sent.Add(1)
 	}
 	return err
+}
+
+// raiseHere tells the subscribers of this instance.
+func (b *Broker) raiseHere(ctx context.Context, e *Event, subs []*raisedSub, raiser ID, parameter any) {
+	r, ok := b.raises.Get().(*Raised[any])
+	if !ok {
+		r = new(Raised[any])
+	}
+	*r = Raised[any]{Event: e.id, Raiser: raiser, Parameter: parameter, Local: true, Source: *b.self.Load()}
+	callAll(ctx, subs, r)
+	*r = Raised[any]{}
+	b.raises.Put(r)
 }
 
 // encode returns the parameter as it travels, in memory to be put back into
@@ -228,18 +238,18 @@ func (b *Broker) encode(e *Event, def *definition, parameter any) (*[]byte, erro
 
 // decode turns a payload into a parameter, or says that it cannot.
 func (e *Event) decode(payload []byte) (v any, ok bool) {
+	def := e.def.Load()
+	if def == nil {
+		v, err := decodeUntyped(payload)
+		return v, err == nil
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			e.panicked("the codec", p)
 			v, ok = nil, false
 		}
 	}()
-	var err error
-	if def := e.def.Load(); def != nil {
-		v, err = def.decode(payload)
-	} else {
-		v, err = decodeUntyped(payload)
-	}
+	v, err := def.decode(payload)
 	return v, err == nil
 }
 

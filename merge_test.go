@@ -53,14 +53,17 @@ func TestQueue_ForgetsWhatWasHandedOver(t *testing.T) {
 	var group running
 	var got []int
 	start := make(chan struct{})
-	q := queue[int]{limit: 1 << 30, group: &group, handle: func(n int) {
+	var q queue[int]
+	q = queue[int]{limit: 1 << 30, group: &group, handle: func(at *int) {
+		n := *at
+		q.load.take(1, 1)
 		if n == 0 {
 			<-start
 		}
 		got = append(got, n)
 	}}
 	for n := range 10_000 {
-		if !q.push(n, 1) {
+		if !q.push(n, 1, 1) {
 			t.Fatal("full")
 		}
 	}
@@ -73,8 +76,8 @@ func TestQueue_ForgetsWhatWasHandedOver(t *testing.T) {
 			t.Fatalf("handed over %d in place %d", n, i)
 		}
 	}
-	if len(got) != 10_000 || q.entries != nil || q.bytes.Load() != 0 || q.active {
-		t.Errorf("handed over %d; left %d entries, %d bytes, active %v", len(got), cap(q.entries), q.bytes.Load(), q.active)
+	if len(got) != 10_000 || q.entries != nil || q.load.packed.Load() != 0 || q.active {
+		t.Errorf("handed over %d; left %d entries, load %x, active %v", len(got), cap(q.entries), q.load.packed.Load(), q.active)
 	}
 }
 
@@ -82,13 +85,15 @@ func TestQueue_ForgetsWhatWasHandedOver(t *testing.T) {
 func TestQueue_NeverEmptyDoesNotGrow(t *testing.T) {
 	var group running
 	taken, take := make(chan int), make(chan struct{})
-	q := queue[int]{limit: 1 << 30, group: &group, handle: func(n int) {
+	var q queue[int]
+	q = queue[int]{limit: 1 << 30, group: &group, handle: func(n *int) {
+		q.load.take(1, 1)
 		<-take
-		taken <- n
+		taken <- *n
 	}}
-	q.push(0, 1)
+	q.push(0, 1, 1)
 	for n := 1; n < 100_000; n++ {
-		q.push(n, 1)
+		q.push(n, 1, 1)
 		take <- struct{}{}
 		<-taken
 	}

@@ -5,8 +5,11 @@ import (
 	"sync/atomic"
 )
 
-// entryBytes is what an entry of a queue costs beside its payload.
-const entryBytes = 256
+// What waits in a queue costs beside its payload: an entry, and each event in it.
+const (
+	entryBytes = 256
+	eventBytes = 64
+)
 
 // backlogBytes is how much may wait in a queue before what is added must not hold on to
 // more memory than its own. An event keeps the frame alive in which it came.
@@ -15,39 +18,56 @@ const backlogBytes = 64 << 10
 // A queue hands what is pushed to handle, one after the other and in order, on
 // a goroutine that exists only while there is something to hand over. It is
 // safe for concurrent use.
+//
+// That goroutine takes all that waits at once, so that pusher and goroutine
+// meet at the lock once per burst and not once per entry.
 type queue[T any] struct {
-	limit  int     // bytes
-	handle func(T) // may panic only by runtime.Goexit
+	limit int // bytes
+
+	// handle is told of one entry, and takes from load what does not wait any more.
+	// It may panic only by runtime.Goexit, and is then called again with the same
+	// entry, of which it knows what it has done.
+	handle func(*T)
 	group  *running
 
-	bytes atomic.Int64 // of what waits; changed with mu held
+	load burden // of what waits; grows with mu held
 
 	mu      sync.Mutex // guards the fields below; not held while calling out
-	entries []queued[T]
-	head    int  // of entries; what lies before it was handed over
+	entries []T
 	active  bool // the goroutine exists
+
+	// Of the goroutine alone.
+	batch []T
+	at    int // of batch; what lies before was handled
 }
 
-type queued[T any] struct {
-	value T
-	bytes int
+// A burden is a number of events and of bytes that change together, so that a goroutine
+// which hands over events one by one pays for one atomic operation each.
+type burden struct{ packed atomic.Int64 }
+
+// loadBits is where the events begin. 64 GiB, and a quarter of a billion events, are more
+// than any queue holds.
+const loadBits = 36
+
+func (l *burden) add(events, bytes int)  { l.packed.Add(int64(events)<<loadBits + int64(bytes)) }
+func (l *burden) take(events, bytes int) { l.packed.Add(-(int64(events)<<loadBits + int64(bytes))) }
+
+func (l *burden) get() (events, bytes int) {
+	v := l.packed.Load()
+	return int(v >> loadBits), int(v & (1<<loadBits - 1))
 }
 
-// push adds v, which counts for that many bytes, or returns false because q is full. Whatever its
-// size, an empty queue takes it. It never blocks.
-func (q *queue[T]) push(v T, bytes int) bool {
+// push adds v, which stands for that many events and counts for that many bytes, or
+// returns false because q is full. Whatever its size, an empty queue takes it. It
+// never blocks.
+func (q *queue[T]) push(v T, events, bytes int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.head < len(q.entries) && int(q.bytes.Load())+bytes > q.limit {
+	if _, waiting := q.load.get(); waiting > 0 && waiting+bytes > q.limit {
 		return false
 	}
-	if q.head > 64 && q.head >= len(q.entries)/2 {
-		n := copy(q.entries, q.entries[q.head:])
-		clear(q.entries[n:])
-		q.entries, q.head = q.entries[:n], 0
-	}
-	q.entries = append(q.entries, queued[T]{v, bytes})
-	q.bytes.Add(int64(bytes))
+	q.entries = append(q.entries, v)
+	q.load.add(events, bytes)
 	if !q.active {
 		q.active = true
 		q.group.begin()
@@ -56,26 +76,24 @@ func (q *queue[T]) push(v T, bytes int) bool {
 	return true
 }
 
-// next removes the first entry, or says false when there is none and the
-// goroutine must end.
-func (q *queue[T]) next() (v T, ok bool) {
+// take begins with what was pushed meanwhile, or says false when there is nothing
+// and the goroutine must end.
+func (q *queue[T]) take() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.head == len(q.entries) {
+	if len(q.entries) == 0 {
 		q.active = false
-		q.head = 0
+		if cap(q.batch) > 1024 {
+			q.batch = nil
+		}
 		if cap(q.entries) > 1024 {
 			q.entries = nil
 		}
-		q.entries = q.entries[:0]
-		return v, false
+		return false
 	}
-	e := &q.entries[q.head]
-	v = e.value
-	q.bytes.Add(-int64(e.bytes))
-	*e = queued[T]{}
-	q.head++
-	return v, true
+	q.batch, q.entries = q.entries, q.batch[:0]
+	q.at = 0
+	return true
 }
 
 func (q *queue[T]) run() {
@@ -87,22 +105,17 @@ func (q *queue[T]) run() {
 		}
 		q.group.end()
 	}()
-	for {
-		v, ok := q.next()
-		if !ok {
-			ended = true
-			return
-		}
-		q.handle(v)
+	for q.at < len(q.batch) || q.take() {
+		q.handle(&q.batch[q.at])
+		var none T
+		q.batch[q.at] = none
+		q.at++
 	}
+	ended = true
 }
 
 // backlogged reports whether what is added now may have to wait for long.
-func (q *queue[T]) backlogged() bool { return q.bytes.Load() > backlogBytes }
-
-// waiting returns how much waits in q.
-func (q *queue[T]) waiting() (entries, bytes int) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.entries) - q.head, int(q.bytes.Load())
+func (q *queue[T]) backlogged() bool {
+	_, bytes := q.load.get()
+	return bytes > backlogBytes
 }

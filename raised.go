@@ -19,7 +19,7 @@ type Raised[T any] struct {
 	Local   bool      // raised by this instance
 	Source  Source    // which instance raised it
 	Ordinal uint64    // place in the source's stream, from 0 on; 0 too if Local, which has none
-	Sent    time.Time // when it was sent, by the source's clock; information only
+	Sent    time.Time // when it was sent, by the source's clock; information only; zero if Local: just now
 }
 
 // Source names an instance. Server and Application are empty when its member

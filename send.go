@@ -155,6 +155,7 @@ func (b *Broker) send() {
 		clear(b.repairs)
 		b.repairs, b.repairBytes = b.repairs[:0], 0
 		if len(frames) == 0 && b.sending {
+			b.sendDue = false
 			frames = b.machine.Take(time.Now(), frames)
 		}
 		b.mu.Unlock()

@@ -84,8 +84,8 @@ type PeerStats struct {
 // Stats returns a copy of all counters. It is meant for every few seconds.
 func (b *Broker) Stats() Stats {
 	s := Stats{
-		Sent: b.counts.sent.Load(), Received: b.counts.received.Load(), Local: b.counts.local.Load(),
-		Missed: b.counts.lost.Load(), Panics: b.counts.panics.Load(),
+		Received: b.counts.unasked.Load(),
+		Missed:   b.counts.lost.Load(), Panics: b.counts.panics.Load(),
 		FramesReceived: b.counts.framesReceived.Load(), BytesReceived: b.counts.bytesReceived.Load(),
 		ControlDropped: b.counts.controlDrops.Load(),
 		Drops:          make(map[DropReason]uint64, numDropReasons),
@@ -94,14 +94,18 @@ func (b *Broker) Stats() Stats {
 		s.Drops[r] = b.drops.by[r].count.Load()
 	}
 	for _, v := range b.events.Range {
-		for _, sub := range load(&v.(*Event).raised) {
-			n, bytes := sub.queue.waiting()
+		e := v.(*Event)
+		s.Sent += e.sent.Load()
+		s.Received += e.received.Load()
+		s.Local += e.local.Load()
+		for _, sub := range load(&e.raised) {
+			n, bytes := sub.queue.load.get()
 			s.Queues.Events += n
 			s.Queues.Bytes += bytes
 		}
 	}
 	for _, sub := range load(&b.taps) {
-		n, bytes := sub.queue.waiting()
+		n, bytes := sub.queue.load.get()
 		s.Queues.Events += n
 		s.Queues.Bytes += bytes
 	}
@@ -121,7 +125,7 @@ func (b *Broker) Stats() Stats {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s.Queues.HeldEvents, s.Queues.HeldBytes = len(b.hold.items), b.hold.bytes
+	s.Queues.HeldEvents, s.Queues.HeldBytes = b.hold.events, b.hold.bytes
 	r := b.machine.Repair(time.Now())
 	s.Repair = RepairStats{
 		Asked: r.Asked, Repaired: r.Repaired, Resent: r.Resent, RingFrames: r.RingFrames, RingBytes: r.RingBytes,

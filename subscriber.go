@@ -5,49 +5,62 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/carillon-go/carillon/internal/wire"
 )
 
 // missedEvery is the least time between two calls of one OnMissed function.
 const missedEvery = 100 * time.Millisecond
 
-// An arrival is an event received from elsewhere, shared by all its
-// subscribers. Everything but the result of decoding is read-only.
-type arrival struct {
+// A parcel is a run of one event, received from elsewhere in one frame and shared
+// by all its subscribers. Everything but the results of decoding is read-only.
+type parcel struct {
 	ev      *Event
 	source  *Source
-	raiser  ID
-	ordinal uint64
+	ordinal uint64 // of the first
 	clock   int64
-	payload []byte
-
-	// The first subscriber to handle it decodes it, on that subscriber's goroutine:
-	// codecs are the application's code, and may be slow.
-	once  sync.Once
-	param any
-	ok    bool
-	told  []ticket // OnMissed reports about it, if not ok
+	events  wire.Events
+	shared  []decoded // parallel to events; nil if there is one subscriber alone
 }
 
-func (a *arrival) decode() bool {
-	a.once.Do(func() {
-		if a.param, a.ok = a.ev.decode(a.payload); a.ok {
-			return
-		}
-		b := a.ev.b
-		b.drops.add(DropUndecodable, 1)
-		a.told = b.tellMissed(a.ev, &Missed{
-			Event: a.ev.id, Known: true, Source: *a.source, First: a.ordinal, Last: a.ordinal,
-			Count: 1, Exact: true, Reason: MissedUndecodable, Reports: 1,
-		})
-		b.logDropped()
+// decoded is an event's parameter for all subscribers. The first one to need it decodes it, on
+// that subscriber's goroutine: codecs are the application's code, and may be slow.
+type decoded struct {
+	once  sync.Once
+	param any
+	told  []ticket
+	ok    bool
+}
+
+// decode returns the parameter of event i; or false, with the reports to OnMissed
+// functions that it does not decode.
+func (p *parcel) decode(i int) (param any, told []ticket, ok bool) {
+	if p.shared == nil {
+		return p.decodeAlone(i)
+	}
+	d := &p.shared[i]
+	d.once.Do(func() { d.param, d.told, d.ok = p.decodeAlone(i) })
+	return d.param, d.told, d.ok
+}
+
+func (p *parcel) decodeAlone(i int) (param any, told []ticket, ok bool) {
+	if param, ok = p.ev.decode(p.events.Payload(i)); ok {
+		return param, nil, true
+	}
+	b, ordinal := p.ev.b, p.ordinal+uint64(i)
+	b.drops.add(DropUndecodable, 1)
+	told = b.tellMissed(p.ev, &Missed{
+		Event: p.ev.id, Known: true, Source: *p.source, First: ordinal, Last: ordinal,
+		Count: 1, Exact: true, Reason: MissedUndecodable, Reports: 1,
 	})
-	return a.ok
+	b.logDropped()
+	return nil, told, false
 }
 
 // A raisedSub is one function registered with OnRaised.
 type raisedSub struct {
 	ev      *Event
-	fn      func(context.Context, Raised[any])
+	fn      func(context.Context, *Raised[any]) // does not keep what it points to
 	removed atomic.Bool
 	queue   queue[delivery]
 
@@ -57,50 +70,103 @@ type raisedSub struct {
 	after []ticket
 }
 
+// A delivery is a part of a parcel for one subscriber.
 type delivery struct {
-	*arrival
-	after []ticket
+	*parcel
+	next, end int // of its events
+	after     []ticket
 }
 
-// pushLocked queues a; false means that there is no room. The Broker's mutex is
-// held.
-func (s *raisedSub) pushLocked(a *arrival) bool {
-	if !s.queue.push(delivery{a, s.after}, entryBytes+len(a.payload)) {
-		return false
+// pushLocked queues the first events of p, as many as there is room for, and returns how
+// many these are. The Broker's mutex is held.
+func (s *raisedSub) pushLocked(p *parcel) int {
+	n := p.events.Len()
+	if s.queue.push(delivery{p, 0, n, s.after}, n, entryBytes+n*eventBytes+p.events.PayloadBytes()) {
+		s.after = nil
+		return n
+	}
+	_, waiting := s.queue.load.get()
+	room := s.queue.limit - waiting
+	bytes := entryBytes
+	for n = 0; n < p.events.Len(); n++ {
+		more := eventBytes + len(p.events.Payload(n))
+		if bytes+more > room {
+			break
+		}
+		bytes += more
+	}
+	if n == 0 || !s.queue.push(delivery{p, 0, n, s.after}, n, bytes) {
+		return 0
 	}
 	s.after = nil
-	return true
+	return n
 }
 
-func (s *raisedSub) handle(d delivery) {
+func (s *raisedSub) handle(d *delivery) {
 	waitFor(s.ev.b, d.after)
-	b := s.ev.b
-	if s.removed.Load() || b.handlers.Err() != nil {
-		return
+	for d.next < d.end {
+		s.tell(d)
 	}
-	if !d.decode() {
-		if s.ev.ordered() {
-			waitFor(b, d.told)
-		}
-		return
-	}
-	s.call(b.handlers, Raised[any]{
-		Event: s.ev.id, Raiser: d.raiser, Parameter: d.param, Source: *d.source,
-		Ordinal: d.ordinal, Sent: time.UnixMicro(d.clock),
-	})
 }
 
-// call calls the function unless it was removed.
-func (s *raisedSub) call(ctx context.Context, r Raised[any]) {
-	if s.removed.Load() {
-		return
+// tell tells the function of what is left of d, until it panics.
+func (s *raisedSub) tell(d *delivery) {
+	defer s.recovered()
+	b := s.ev.b
+	r := &Raised[any]{Event: s.ev.id, Source: *d.source, Sent: time.UnixMicro(d.clock)}
+	for d.next < d.end {
+		i := d.next
+		d.next++
+		bytes := eventBytes + len(d.events.Payload(i))
+		if i == 0 {
+			bytes += entryBytes
+		}
+		s.queue.load.take(1, bytes)
+		if s.removed.Load() || b.handlers.Err() != nil {
+			continue
+		}
+		param, told, ok := d.decode(i)
+		if !ok {
+			if s.ev.ordered() {
+				waitFor(b, told)
+			}
+			continue
+		}
+		r.Raiser, r.Parameter, r.Ordinal = ID(d.events.Raiser(i)), param, d.ordinal+uint64(i)
+		s.fn(b.handlers, r)
 	}
+}
+
+// recovered, deferred, turns a panic in the function into a counter and a log line.
+func (s *raisedSub) recovered() {
+	if v := recover(); v != nil {
+		s.ev.panicked("OnRaised", v)
+	}
+}
+
+// callAll calls the functions that were not removed, one after the other. A panic in one
+// does not keep the others from theirs.
+func callAll(ctx context.Context, subs []*raisedSub, r *Raised[any]) {
+	for len(subs) > 0 {
+		subs = callSome(ctx, subs, r)
+	}
+}
+
+// callSome calls the functions until one panics, and returns those behind it.
+func callSome(ctx context.Context, subs []*raisedSub, r *Raised[any]) (rest []*raisedSub) {
+	at := 0
 	defer func() {
 		if v := recover(); v != nil {
-			s.ev.panicked("OnRaised", v)
+			subs[at].ev.panicked("OnRaised", v)
+			rest = subs[at+1:]
 		}
 	}()
-	s.fn(ctx, r)
+	for ; at < len(subs); at++ {
+		if s := subs[at]; !s.removed.Load() {
+			s.fn(ctx, r)
+		}
+	}
+	return nil
 }
 
 // A tapSub is one function registered with OnReceived.
@@ -108,19 +174,29 @@ type tapSub struct {
 	b       *Broker
 	fn      func(Received)
 	removed atomic.Bool
-	queue   queue[Received]
+	queue   queue[tapped]
 }
 
-func (s *tapSub) handle(r Received) {
+type tapped struct {
+	Received
+	told bool
+}
+
+func (s *tapSub) handle(t *tapped) {
+	if t.told {
+		return
+	}
+	t.told = true
+	s.queue.load.take(1, entryBytes+len(t.Payload))
 	if s.removed.Load() || s.b.handlers.Err() != nil {
 		return
 	}
 	defer func() {
 		if v := recover(); v != nil {
-			s.b.panicked("OnReceived", r.Event, v)
+			s.b.panicked("OnReceived", t.Event, v)
 		}
 	}()
-	s.fn(r)
+	s.fn(t.Received)
 }
 
 // A doubtSub is one function registered with OnInDoubt.
@@ -128,10 +204,20 @@ type doubtSub struct {
 	b       *Broker
 	fn      func(Source)
 	removed atomic.Bool
-	queue   queue[Source]
+	queue   queue[doubted]
 }
 
-func (s *doubtSub) handle(from Source) {
+type doubted struct {
+	from Source
+	told bool
+}
+
+func (s *doubtSub) handle(d *doubted) {
+	if d.told {
+		return
+	}
+	d.told = true
+	s.queue.load.take(1, entryBytes)
 	if s.removed.Load() || s.b.handlers.Err() != nil {
 		return
 	}
@@ -140,7 +226,7 @@ func (s *doubtSub) handle(from Source) {
 			s.b.panicked("OnInDoubt", ID{}, v)
 		}
 	}()
-	s.fn(from)
+	s.fn(d.from)
 }
 
 // A missedSub is one function registered with OnMissed. What cannot be told yet

@@ -222,15 +222,19 @@ func (n *node) effects() {
 			}
 			continue
 		}
-		if got := binary.BigEndian.Uint64(it.Event.Payload); got != it.Ordinal {
-			n.c.t.Fatalf("%v: event %d of %v has ordinal %d", n.stream, got, s, it.Ordinal)
+		for i := range it.Events.Len() {
+			ordinal := it.Ordinal + uint64(i)
+			if got := binary.BigEndian.Uint64(it.Events.Payload(i)); got != ordinal {
+				n.c.t.Fatalf("%v: event %d of %v has ordinal %d", n.stream, got, s, ordinal)
+			}
+			add(n.told, s, ordinal)
 		}
-		add(n.told, s, it.Ordinal)
-		if it.Event.Order != 0 {
+		if it.order != 0 {
 			if n.order[s] == nil {
 				n.order[s] = map[wire.ID][]uint64{}
 			}
-			n.order[s][it.Event.ID] = append(n.order[s][it.Event.ID], it.Ordinal)
+			id := it.Events.ID(0)
+			n.order[s][id] = append(n.order[s][id], it.Ordinal)
 		}
 	}
 	for _, ctl := range slices.Concat(n.fx.Control, n.fx.Repairs) {

@@ -123,7 +123,7 @@ func TestHeld_FramesOfAnotherSiteAreRefused(t *testing.T) {
 	m.Receive(now, h, frame, wire.Body(frame, 32), fx)
 	m.Members(now, []site.Member{{Site: testSite, Stream: victim, State: site.MemberOpen}}, true, fx)
 	for _, it := range fx.Items {
-		t.Errorf("site %v is told to have raised %q, sealed by site %v", it.Site, it.Event.Payload, h.Site)
+		t.Errorf("site %v is told to have raised %q, sealed by site %v", it.Site, it.Events.Payload(0), h.Site)
 	}
 }
 

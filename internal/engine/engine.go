@@ -166,14 +166,16 @@ type InDoubt struct {
 }
 
 // Item is what subscribers are told, in the order in which they must hear it:
-// an event, or, if Missed is set, a miss.
+// events that follow each other in their stream, or, if Missed is set, a miss.
 type Item struct {
 	Site    site.ID
 	Stream  site.StreamID
-	Ordinal uint64
-	Clock   int64      // Unix microseconds by the sender's clock; information only
-	Event   wire.Event // Payload aliases the frame it came in
-	Missed  *Missed    // nil for an event
+	Ordinal uint64      // of the first event
+	Clock   int64       // Unix microseconds by the sender's clock; information only
+	Events  wire.Events // alias the frame they came in
+	Missed  *Missed     // nil for events
+
+	order uint64 // of an Ordered event, which is alone in its Item; 0: not Ordered
 }
 
 // Control is a frame to send besides those of Take.

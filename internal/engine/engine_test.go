@@ -423,8 +423,8 @@ func TestOrdered_WaitingKeepsNoFrameAlive(t *testing.T) {
 		t.Fatalf("%d events wait, want 1", len(p.waiting))
 	}
 	clear(frame)
-	if got := p.waiting[0].Event.Payload; string(got) != "x" || cap(got) > 64 {
-		t.Errorf("the payload is %q with room for %d bytes: it is part of the frame", got, cap(got))
+	if got := p.waiting[0].Events; string(got.Payload(0)) != "x" || got.BodyBytes() > 64 {
+		t.Errorf("the payload is %q in a body of %d bytes: it is part of the frame", got.Payload(0), got.BodyBytes())
 	}
 }
 

@@ -61,7 +61,7 @@ func (m *Machine) acceptFragment(p *peer, h wire.Header, body []byte, fx *Effect
 	for _, c := range part.chunks {
 		record = append(record, c.Chunk...)
 	}
-	ev, err := wire.ReadRecord(record)
+	events, order, err := wire.DecodeRecord(record)
 	if err != nil || len(record) != part.size {
 		m.kill(p, part, ReasonUndecodable, fx)
 		return Undecodable
@@ -70,11 +70,7 @@ func (m *Machine) acceptFragment(p *peer, h wire.Header, body []byte, fx *Effect
 	if !m.subscribes() {
 		return Accepted
 	}
-	from := len(fx.Items)
-	fx.Items = append(fx.Items, Item{Site: p.site, Stream: p.stream, Ordinal: part.ordinal, Clock: h.Clock, Event: ev})
-	if ev.Order != 0 {
-		m.hold(p, part.last, from, fx)
-	}
+	m.tell(p, Item{Site: p.site, Stream: p.stream, Ordinal: part.ordinal, Clock: h.Clock, Events: events, order: order}, part.last, fx)
 	return Accepted
 }
 

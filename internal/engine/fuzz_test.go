@@ -63,7 +63,7 @@ func FuzzMachine_AnyVerifiedFrames(f *testing.F) {
 				t.Fatal("a bound is exceeded")
 			}
 			for _, it := range fx.Items {
-				first, last := it.Ordinal, it.Ordinal
+				first, last := it.Ordinal, it.Ordinal+uint64(it.Events.Len())-1
 				if it.Missed != nil {
 					first, last = it.Missed.First, min(it.Missed.Last, it.Missed.First+1000)
 				}

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"slices"
 
 	"github.com/carillon-go/carillon/internal/wire"
@@ -19,48 +18,42 @@ type waitingItem struct {
 	frame uint64
 }
 
-// hold takes the Ordered events among fx.Items[from:], which came in frame
-// number, and keeps those that must wait.
+// tell has subscribers told of an item of one event that came in frame number,
+// or keeps it if it is Ordered and must wait.
 //
 // An Ordered event waits only while its own predecessor may still come, which is
 // while a gap below its frame is open and its order number is not the next one.
 // When no gap below is open, whatever is missing was given up and told.
-func (m *Machine) hold(p *peer, number uint64, from int, fx *Effects) {
-	keep := from
-	for i := from; i < len(fx.Items); i++ {
-		it := fx.Items[i]
-		if it.Event.Order != 0 && !p.inOrder(&it, number) {
-			p.wait(waitingItem{Item: it, frame: number})
-			continue
-		}
-		fx.Items[keep] = it
-		keep++
+func (m *Machine) tell(p *peer, it Item, number uint64, fx *Effects) {
+	if it.order != 0 && !p.inOrder(&it, number) {
+		p.wait(waitingItem{Item: it, frame: number})
+		return
 	}
-	clear(fx.Items[keep:])
-	fx.Items = fx.Items[:keep]
+	fx.Items = append(fx.Items, it)
 }
 
 // inOrder reports whether it may be told now, and counts it if so.
 func (p *peer) inOrder(it *Item, number uint64) bool {
-	next, known := p.orders[it.Event.ID]
+	id := it.Events.ID(0)
+	next, known := p.orders[id]
 	if !known && p.base.Frame == 0 {
 		next = 1
 	}
-	if it.Event.Order != next && p.openBelow(number) {
+	if it.order != next && p.openBelow(number) {
 		return false
 	}
 	if p.orders == nil {
 		p.orders = map[orderKey]uint64{}
 	}
 	if known || len(p.orders) < maxOrders {
-		p.orders[it.Event.ID] = it.Event.Order + 1
+		p.orders[id] = it.order + 1
 	}
-	p.advanced = p.advanced || p.waitingOf[it.Event.ID] > 0
+	p.advanced = p.advanced || p.waitingOf[id] > 0
 	return true
 }
 
 func (p *peer) wait(w waitingItem) {
-	w.Event.Payload = bytes.Clone(w.Event.Payload) // or one event would keep its whole frame, which is not counted
+	w.Events = w.Events.Clone() // or one event would keep its whole frame, which is not counted
 	i, _ := slices.BinarySearchFunc(p.waiting, w, func(a, b waitingItem) int {
 		if a.Ordinal < b.Ordinal {
 			return -1
@@ -68,11 +61,11 @@ func (p *peer) wait(w waitingItem) {
 		return 1 // ordinals are unique
 	})
 	p.waiting = slices.Insert(p.waiting, i, w)
-	p.waitLen += len(w.Event.Payload)
+	p.waitLen += w.Events.PayloadBytes()
 	if p.waitingOf == nil {
 		p.waitingOf = map[orderKey]int{}
 	}
-	p.waitingOf[w.Event.ID]++
+	p.waitingOf[w.Events.ID(0)]++
 }
 
 // release tells the Ordered events that need not wait any longer. When they take
@@ -125,8 +118,9 @@ func (m *Machine) releaseNext(p *peer, fx *Effects) {
 // told moves w, which no longer waits, to fx.
 func (p *peer) told(w *waitingItem, fx *Effects) {
 	fx.Items = append(fx.Items, w.Item)
-	p.waitLen -= len(w.Event.Payload)
-	if p.waitingOf[w.Event.ID]--; p.waitingOf[w.Event.ID] == 0 {
-		delete(p.waitingOf, w.Event.ID)
+	p.waitLen -= w.Events.PayloadBytes()
+	id := w.Events.ID(0)
+	if p.waitingOf[id]--; p.waitingOf[id] == 0 {
+		delete(p.waitingOf, id)
 	}
 }

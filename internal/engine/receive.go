@@ -104,31 +104,30 @@ func (m *Machine) accept(now time.Time, p *peer, h wire.Header, frame, body []by
 // decode is missed as a whole: events are told from the first on, so a frame is
 // read to its end before any of it is told.
 func (m *Machine) acceptEvents(p *peer, h wire.Header, body []byte, fx *Effects) Verdict {
-	from := len(fx.Items)
-	r := wire.ReadEvents(body, h.Count)
-	ordered := false
-	for {
-		fx.Items = append(fx.Items, Item{Site: p.site, Stream: p.stream, Clock: h.Clock, Ordinal: h.Ordinal + uint64(len(fx.Items)-from)})
-		it := &fx.Items[len(fx.Items)-1]
-		ok, err := r.Next(&it.Event)
-		if err != nil {
-			fx.Items = fx.Items[:from]
-			m.miss(p, h.Ordinal, h.Ordinal+uint64(h.Count), ReasonUndecodable, fx)
-			return Undecodable
-		}
-		if !ok {
-			fx.Items = fx.Items[:len(fx.Items)-1]
-			break
-		}
-		ordered = ordered || it.Event.Order != 0
-	}
+	events, ordered, err := wire.Decode(body, h.Count)
 	switch {
+	case err != nil:
+		m.miss(p, h.Ordinal, h.Ordinal+uint64(h.Count), ReasonUndecodable, fx)
+		return Undecodable
 	case !m.subscribes():
-		fx.Items = fx.Items[:from]
 	case ordered:
-		m.hold(p, h.Number, from, fx)
+		m.acceptOrdered(p, h, body, events, fx)
+	default:
+		fx.Items = append(fx.Items, Item{Site: p.site, Stream: p.stream, Clock: h.Clock, Ordinal: h.Ordinal, Events: events})
 	}
 	return Accepted
+}
+
+// acceptOrdered takes the events of a frame of which some are Ordered. Each is
+// an item of its own, since some may have to wait and others not.
+func (m *Machine) acceptOrdered(p *peer, h wire.Header, body []byte, events wire.Events, fx *Effects) {
+	var e wire.Event
+	r := wire.ReadEvents(body, h.Count)
+	for i := range events.Len() {
+		r.Next(&e) // it was decoded before, so there is one, without an error
+		m.tell(p, Item{Site: p.site, Stream: p.stream, Clock: h.Clock, Ordinal: h.Ordinal + uint64(i),
+			Events: events.Slice(i, i+1), order: e.Order}, h.Number, fx)
+	}
 }
 
 func (m *Machine) subscribes() bool { return m.cfg.Role&site.RoleSubscribe != 0 }

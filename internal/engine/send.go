@@ -52,6 +52,7 @@ type sender struct {
 	control uint64 // number of the last control frame
 
 	stalledAt time.Time // when a receiver began to pace Raise; zero: none does
+	slow      bool      // one may pace it: some that counts was behind after the last Take
 
 	olds []*oldStream // those that this one replaces, the last one last
 }
@@ -136,6 +137,25 @@ func (m *Machine) Raise(now time.Time, ev *wire.Event, ordered bool) (uint64, er
 	return s.next - 1, nil
 }
 
+// Add is Raise for an event that is not Ordered, if it fits into the frame being built and
+// nothing holds it up: the usual case, which needs no time. False means that nothing
+// has happened, and that Raise says what there is to say.
+func (m *Machine) Add(ev *wire.Event) bool {
+	s := &m.send
+	if len(ev.Payload) > m.cfg.MaxEventBytes || s.slow {
+		return false
+	}
+	if waiting := s.unsent + s.waiting(); waiting > 0 && waiting+len(ev.Payload) > m.cfg.UnsentBytes {
+		return false
+	}
+	if !s.build.Append(ev) {
+		return false
+	}
+	s.runs = count(s.runs, ev.ID)
+	s.next++
+	return true
+}
+
 // waiting returns the bytes in the frame being built; 0 if it holds nothing.
 func (s *sender) waiting() int {
 	if s.build.Count() == 0 {
@@ -208,6 +228,7 @@ func (m *Machine) Take(now time.Time, dst []*Frame) []*Frame {
 	dst = append(dst, s.ready...)
 	clear(s.ready)
 	s.ready = s.ready[:0]
+	s.slow = slices.ContainsFunc(m.peers, func(p *peer) bool { return p.counts && m.behind(p) })
 	m.trimRing(now)
 	return dst
 }
@@ -274,7 +295,7 @@ func (m *Machine) paced(now time.Time) bool {
 		}
 	}
 	if !stalled {
-		m.send.stalledAt = time.Time{}
+		m.send.stalledAt, m.send.slow = time.Time{}, false
 	}
 	return stalled
 }

@@ -56,9 +56,9 @@ func (in *instance) item(it *engine.Item) {
 	case in.closing:
 	case in.enabled:
 		in.tell(it)
-	case in.heldLen+entryBytes+len(it.Event.Payload) <= holdBytes:
+	case in.heldLen+entryBytes*it.Events.Len()+it.Events.PayloadBytes() <= holdBytes:
 		in.held = append(in.held, *it)
-		in.heldLen += entryBytes + len(it.Event.Payload)
+		in.heldLen += entryBytes*it.Events.Len() + it.Events.PayloadBytes()
 	default:
 		in.w.fail("%s holds back more than fits before Enable; plan a shorter wait", in.name)
 	}
@@ -76,12 +76,18 @@ func (in *instance) tell(it *engine.Item) {
 		in.record(r)
 		return
 	}
-	r := in.raisedRecord(it.Stream, it.Ordinal, &it.Event)
+	for i := range it.Events.Len() {
+		in.tellEvent(in.raisedRecord(it.Stream, it.Ordinal+uint64(i), it.Events.ID(i), it.Events.Payload(i)), len(it.Events.Payload(i)))
+	}
+}
+
+// tellEvent tells the subscriber of an event with that many bytes of payload.
+func (in *instance) tellEvent(r history.Record, payload int) {
 	if in.handler == 0 && !in.busy {
 		in.record(r)
 		return
 	}
-	size := entryBytes + len(it.Event.Payload)
+	size := entryBytes + payload
 	if len(in.waiting) > 0 && in.waitLen+size > queueBytes {
 		in.record(history.Record{
 			Kind: history.Missed, Stream: r.Stream, First: r.Ordinal, Last: r.Ordinal, Count: 1, Exact: true,
@@ -97,10 +103,10 @@ func (in *instance) tell(it *engine.Item) {
 	}
 }
 
-func (in *instance) raisedRecord(s site.StreamID, ordinal uint64, ev *wire.Event) history.Record {
-	r := history.Record{Kind: history.Raised, Stream: history.Stream(s), Ordinal: ordinal, Event: eventName(ev.ID), Sum: sum(ev.Payload)}
+func (in *instance) raisedRecord(s site.StreamID, ordinal uint64, id wire.ID, payload []byte) history.Record {
+	r := history.Record{Kind: history.Raised, Stream: history.Stream(s), Ordinal: ordinal, Event: eventName(id), Sum: sum(payload)}
 	r.From = "nobody"
-	if n, seq, ok := readPayload(ev.Payload); ok && n < len(in.w.instances) {
+	if n, seq, ok := readPayload(payload); ok && n < len(in.w.instances) {
 		r.From, r.Seq = in.w.instances[n].name, seq
 	}
 	return r

@@ -60,7 +60,10 @@ func (in *instance) raiseMore() {
 			in.called = true
 		}
 		ev := wire.Event{ID: eventID(w.event), Raiser: wire.ID{9}, Payload: body}
-		_, err := in.machine.Raise(in.w.clock(), &ev, w.ordered)
+		var err error
+		if w.ordered || !in.machine.Add(&ev) {
+			_, err = in.machine.Raise(in.w.clock(), &ev, w.ordered)
+		}
 		if errors.Is(err, engine.ErrFull) {
 			in.w.stats.Blocked++
 			in.plan()

@@ -137,21 +137,30 @@ func (r *EventReader) Next(e *Event) (bool, error) {
 
 // id reads an ID or a reference to one.
 func (r *EventReader) id() (id ID) {
+	at := r.ref()
+	if r.c.err != nil {
+		return id
+	}
+	return ID(r.body[at:])
+}
+
+// ref reads an ID or a reference to one and returns where in the body it is.
+func (r *EventReader) ref() (at uint32) {
 	k := r.c.uvarint(MaxNumber)
 	if k == 0 {
-		at := len(r.body) - len(r.c.b)
-		id = r.c.id()
+		at = uint32(len(r.body) - len(r.c.b))
+		r.c.bytes(uint64(len(ID{})))
 		if r.n < len(r.at) {
-			r.at[r.n] = uint32(at)
+			r.at[r.n] = at
 			r.n++
 		}
-		return id
+		return at
 	}
 	if k > uint64(r.n) {
 		r.c.fail(errReference)
-		return id
+		return 0
 	}
-	return ID(r.body[r.at[k-1]:])
+	return r.at[k-1]
 }
 
 // extensions reads an event's extension area and returns its order number, or 0.

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 )
 
@@ -340,5 +341,54 @@ func TestChunkLen_LeavesRoomForTheLargestFragment(t *testing.T) {
 	}
 	if n := ChunkLen(HeaderLen+testTrailer, testTrailer); n > 0 {
 		t.Errorf("%d bytes of chunk fit into a frame without a body", n)
+	}
+}
+
+// checkInPlace checks that Decode says what an EventReader says.
+func checkInPlace(t *testing.T, body []byte, count uint32, want []Event, wantErr error) {
+	t.Helper()
+	got, ordered, err := Decode(body, count)
+	if (err == nil) != (wantErr == nil) {
+		t.Fatalf("Decode: %v, an EventReader: %v", err, wantErr)
+	}
+	if err != nil {
+		return
+	}
+	if got.Len() != len(want) || ordered != slices.ContainsFunc(want, func(e Event) bool { return e.Order != 0 }) {
+		t.Errorf("Decode: %d events, ordered %v, want those of %+v", got.Len(), ordered, want)
+	}
+	for _, got := range []Events{got, got.Clone()} {
+		for i, w := range want {
+			if e := (Event{ID: got.ID(i), Raiser: got.Raiser(i), Order: w.Order, Payload: got.Payload(i)}); !equalEvents([]Event{e}, []Event{w}) {
+				t.Errorf("event %d: %+v, want %+v", i, e, w)
+			}
+			if p := got.Payload(i); cap(p) != len(p) {
+				t.Errorf("event %d: its payload can grow into what follows", i)
+			}
+			if end := got.Run(i); got.ID(end-1) != w.ID {
+				t.Errorf("event %d: its run ends at %d, after another event", i, end)
+			}
+		}
+		if one := got.Slice(got.Len()-1, got.Len()); one.Len() != 1 || one.ID(0) != want[len(want)-1].ID || one.Clone().PayloadBytes() != len(want[len(want)-1].Payload) {
+			t.Errorf("the last event alone: %+v, want %+v", one, want[len(want)-1])
+		}
+	}
+}
+
+func TestEvents_CloneHoldsNothingElse(t *testing.T) {
+	var b Builder
+	b.Reset(32<<10, 0)
+	for i := range 100 {
+		b.Append(&Event{ID: ID{byte(1 + i%2)}, Raiser: ID{9}, Payload: make([]byte, 100)})
+	}
+	events, _, err := Decode(Body(b.Finish(testHeader()), 0), 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := events.Slice(50, 52).Clone(); c.BodyBytes() != 2*100+3*16 || c.PayloadBytes() != 200 {
+		t.Errorf("a clone of two events has %d bytes, %d of them payload; want their payloads, two IDs and one raiser", c.BodyBytes(), c.PayloadBytes())
+	}
+	if n := testing.AllocsPerRun(10, func() { Decode(Body(b.Finish(testHeader()), 0), 0) }); n > 3 {
+		t.Errorf("%v allocations", n)
 	}
 }

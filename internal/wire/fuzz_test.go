@@ -86,6 +86,7 @@ func FuzzEvents(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, count uint32, body []byte) {
 		events, err := readAll(body, count)
+		checkInPlace(t, body, count, events, err)
 		if uint64(len(events))*minRecordLen > uint64(len(body)) {
 			t.Errorf("%d events out of %d bytes", len(events), len(body))
 		}
