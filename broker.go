@@ -359,6 +359,9 @@ func (b *Broker) applyLocked(now time.Time) {
 	if fx.InStep {
 		close(b.inStep)
 	}
+	if fx.Send {
+		poke(b.sendWake)
+	}
 	if fx.Space {
 		b.space.signal()
 		b.progress.signal()

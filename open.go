@@ -225,6 +225,7 @@ func (b *Broker) startProviders(ctx context.Context) error {
 		env := env
 		env.Logger = b.cfg.Logger.With("component", "carillon/"+o.name, slog.String(keyProvider, o.name))
 		env.Deliver = func(batch provider.Batch) { b.deliver(o, batch) }
+		env.ReceiveBuffer = func(bytes int) { b.receiveBuffer(o, bytes) }
 		if err := o.provider.Start(ctx, env); err != nil {
 			return fmt.Errorf("start provider %q: %w", o.name, err)
 		}
@@ -245,6 +246,7 @@ func (b *Broker) makeMachine(stream site.StreamID, key site.KeyID, trailer int) 
 		Seed: binary.BigEndian.Uint64(seed[:]),
 	})
 	b.mu.Lock()
+	m.SetWindow(b.window())
 	b.machine = m
 	b.mu.Unlock()
 }

@@ -71,6 +71,7 @@ type outlet struct {
 
 	framesSent, bytesSent, framesReceived, failures atomic.Uint64
 	failLog                                         rate
+	buffer                                          atomic.Int64 // bytes that its transport keeps for this instance; 0: it told nothing
 
 	// Of the batch that the sender has in hand. Only the sender uses these.
 	owed    bool // not accepted yet
@@ -81,6 +82,31 @@ type outlet struct {
 	failing time.Time  // since when it accepts nothing; zero: it does
 	err     error      // the last, while failing
 }
+
+// receiveBuffer hears from o how much its transport keeps for this instance.
+func (b *Broker) receiveBuffer(o *outlet, bytes int) {
+	o.buffer.Store(int64(bytes))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.machine != nil {
+		b.machine.SetWindow(b.window())
+	}
+}
+
+// window returns how much may be on its way to this instance, or 0 if no transport
+// told: what comes through several must fit into the smallest buffer.
+func (b *Broker) window() int {
+	window := int64(0)
+	for _, o := range b.outs {
+		if n := o.buffer.Load(); n > 0 && (window == 0 || n < window) {
+			window = n
+		}
+	}
+	return int(window)
+}
+
+// Both packages say what a frame counts for, as neither may import the other.
+const _ = -uint(engine.FrameCharge ^ provider.FrameCharge)
 
 // try sends frames and reports whether that is settled: accepted, or refused for
 // good. to is zero for everybody.
@@ -155,8 +181,8 @@ func (b *Broker) send() {
 		clear(b.repairs)
 		b.repairs, b.repairBytes = b.repairs[:0], 0
 		if len(frames) == 0 && b.sending {
-			b.sendDue = false
 			frames = b.machine.Take(time.Now(), frames)
+			b.sendDue = b.machine.Shut() // then Effects.Send wakes, not the next Raise
 		}
 		b.mu.Unlock()
 

@@ -261,7 +261,7 @@ func TestSockets_HostileDatagramsAreDroppedCountedAndNotAnswered(t *testing.T) {
 // hears goes to seen; what it returns sends to the group.
 func udpbusSpy(t *testing.T, port int, seen chan<- []byte) func([]byte) error {
 	p := multicast(t, port)
-	if err := p.Start(t.Context(), provider.Env{Logger: slog.New(slog.DiscardHandler), Reconnected: func() {},
+	if err := p.Start(t.Context(), provider.Env{Logger: slog.New(slog.DiscardHandler), Reconnected: func() {}, ReceiveBuffer: func(int) {},
 		Deliver: func(b provider.Batch) {
 			for _, f := range b.Frames {
 				select {

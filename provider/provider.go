@@ -140,9 +140,20 @@ type Env struct {
 	// while the transport was away, though it is subscribed again.
 	Reconnected func()
 
+	// ReceiveBuffer tells how many bytes of frames the transport keeps for this instance while a
+	// Deliver runs, each frame counted with [FrameCharge] more, before it drops what arrives.
+	// Senders are then paced so that no more is on its way. A Provider of a transport on which senders can
+	// be too fast calls it before Start returns, and again when the answer changes. Without a
+	// call nobody is paced for this instance.
+	ReceiveBuffer func(bytes int)
+
 	// Keys proves and verifies for a connection's handshake. No key leaves it.
 	Keys Keys
 }
+
+// FrameCharge is what a frame counts for in [Env.ReceiveBuffer] beside its own
+// bytes. It covers what operating systems charge a socket for a datagram.
+const FrameCharge = 1280
 
 // Side says which end of a connection makes a proof, so that the proof of one
 // end is never accepted from the other.

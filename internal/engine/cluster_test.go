@@ -43,6 +43,8 @@ type node struct {
 	killed bool // without a goodbye
 	inStep time.Time
 	read   int // revision up to which it has read the member table
+	onWay  int // bytes of event frames on their way to it, with what they are charged
+	most   int // of these
 
 	raised []time.Time                            // by ordinal: when this node raised it
 	told   map[site.StreamID]map[uint64]int       // ordinal → times raised
@@ -184,7 +186,16 @@ func (c *cluster) broadcast(from *node, frame []byte, to site.StreamID) {
 			continue
 		}
 		for copies := 1; copies > 0; copies-- {
-			c.after(time.Duration(c.rand.Int64N(int64(c.delay)))+time.Microsecond, func() { n.receive(frame) })
+			charge := len(frame) + FrameCharge
+			if h, err := wire.ParseHeader(frame); err != nil || h.Type.Control() {
+				charge = 0
+			}
+			n.onWay += charge
+			n.most = max(n.most, n.onWay)
+			c.after(time.Duration(c.rand.Int64N(int64(c.delay)))+time.Microsecond, func() {
+				n.onWay -= charge
+				n.receive(frame)
+			})
 			if c.rand.Float64() < c.dup {
 				copies++
 			}
@@ -246,8 +257,11 @@ func (n *node) effects() {
 			n.base[p.Stream] = p.Base
 		}
 	}
-	ask := n.fx.AskMembers
+	ask, send := n.fx.AskMembers, n.fx.Send
 	n.fx.Reset()
+	if send {
+		n.flush()
+	}
 	if ask {
 		n.c.after(time.Millisecond, func() {
 			if !n.down {

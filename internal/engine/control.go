@@ -72,7 +72,7 @@ func (m *Machine) acceptControl(now time.Time, p *peer, h wire.Header, body []by
 			m.endPeer(now, old, c.Mark, ReasonReset, fx)
 		}
 	}
-	if !p.counts && p.open() && !m.behind(p) {
+	if !p.counts && p.open() && m.caughtUp(now, p) {
 		p.counts = true
 	}
 	return Accepted
@@ -115,13 +115,18 @@ func (m *Machine) acked(now time.Time, p *peer, a wire.ACK, fx *Effects) {
 			continue
 		}
 		m.wordOfOurs(e.Stream, e.Mark, fx)
-		if e.Stream != m.cfg.Stream || e.Mark.Frame <= p.acked.Frame || e.Mark.Frame > m.send.taken.Frame {
+		if e.Stream != m.cfg.Stream || e.Mark.Frame < p.acked.Frame || e.Mark.Frame > m.send.taken.Frame {
+			continue
+		}
+		p.credit = credit{int(e.Credit), now}
+		if e.Mark.Frame == p.acked.Frame {
 			continue
 		}
 		p.acked, p.ackedEnd, p.ackedAt = e.Mark, m.send.endOf(e.Mark.Frame), now
 		fx.Space = true
 		m.trimRing(now)
 	}
+	m.reopen(now, fx)
 }
 
 // endOf returns how many bytes the stream has up to and including a frame, as
@@ -189,13 +194,14 @@ func (m *Machine) ackSoon(now time.Time) {
 func (m *Machine) sayACK(now time.Time, fx *Effects) {
 	m.ackAt, m.ackBytes = time.Time{}, 0
 	var entries []wire.ACKEntry
+	share := m.share(now)
 	for _, p := range m.peers {
 		low := p.low()
-		if p.state == peerJoining || low == p.ackedTo && !p.ackDue {
+		if p.state == peerJoining || low == p.ackedTo && !p.ackDue && p.loan.used == 0 {
 			continue
 		}
 		p.ackedTo, p.ackDue = low, false
-		entries = append(entries, wire.ACKEntry{Stream: p.stream, Mark: low})
+		entries = append(entries, wire.ACKEntry{Stream: p.stream, Mark: low, Credit: m.creditOf(now, p, share)})
 	}
 	to := site.StreamID{}
 	if len(entries) == 1 {
@@ -233,6 +239,7 @@ func (m *Machine) Tick(now time.Time, fx *Effects) {
 	if !m.send.stalledAt.IsZero() && !m.paced(now) {
 		fx.Space = true
 	}
+	m.reopen(now, fx)
 }
 
 // Next returns when Tick next has something to do; the zero Time means not
@@ -247,6 +254,7 @@ func (m *Machine) Next() time.Time {
 	if !m.send.stalledAt.IsZero() {
 		at = earlier(at, m.stallNext())
 	}
+	at = earlier(at, m.shutNext())
 	for _, p := range m.peers {
 		if len(p.gaps) > 0 {
 			at = earlier(at, p.gaps[0].since.Add(m.cfg.MissedAfter))

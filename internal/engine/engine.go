@@ -4,8 +4,8 @@
 // as arguments, effects go out as values, and the same calls always give the
 // same answers.
 //
-// File guide: send.go numbers what this instance says; ring.go keeps it, and
-// resend.go sends it again; join.go finds out where the others stand; window.go
+// File guide: send.go numbers what this instance says; flow.go keeps back what receivers
+// have no room for; ring.go keeps it, and resend.go sends it again; join.go finds out where the others stand; window.go
 // tracks one stream's numbers and gaps; repair.go asks for what is missing;
 // silence.go speaks for senders that do not; receive.go turns frames into items;
 // fragment.go and order.go hold what cannot be told to subscribers yet;
@@ -39,6 +39,11 @@ type Config struct {
 	HoldFrames    int // frames of streams that are not known yet, or have no baseline yet; per instance
 	HoldBytes     int
 	CacheBytes    int // sealed frames of others, kept to repair for those that fall silent; 0: none
+
+	// Window is how many bytes of frames may be on their way to this instance at once, each
+	// counted with [FrameCharge] more, before the transport drops some. 0: any number, and then
+	// what others tell of theirs does not matter either.
+	Window int
 
 	SharedLoss    bool          // what one receiver loses, others often lose too
 	RepairDelay   time.Duration // how long frames may normally overtake each other; 0: hardly
@@ -203,6 +208,7 @@ type Effects struct {
 	AskMembers bool // read the member table now, then call Members with asked, or AskFailed
 	InStep     bool // the machine has just come into step
 	Space      bool // Raise may succeed again
+	Send       bool // Take returns again what it kept back
 	Gone       bool // the own member row is closed or reaped: join again, then Renumber
 	Cloned     bool // another process speaks in the own stream: join again, then Renumber
 }

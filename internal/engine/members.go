@@ -42,6 +42,7 @@ type peer struct {
 	dataAt    time.Time // last event frame
 	ackedTo   site.Mark // what we acknowledged last
 	ackDue    bool      // acknowledge again though nothing is new
+	loan      loan      // of our buffer
 	linger    time.Time // when a stream that another instance ended may be forgotten
 	ended     Reason    // why gaps left at the end of the stream stay gaps; 0: as ever
 	missed    uint64
@@ -52,6 +53,8 @@ type peer struct {
 	ackedEnd uint64    // bytes of our stream up to there
 	ackedAt  time.Time // last time that it made progress
 	evicted  uint64    // how often it stopped counting
+	credit   credit    // what may be on its way to it
+	short    bool      // that is less than a frame more
 }
 
 // peerState is where a peer is in its life.
@@ -283,6 +286,7 @@ func (m *Machine) endPeer(now time.Time, p *peer, mark site.Mark, why Reason, fx
 	}
 	m.trimRing(now)
 	fx.Space = true
+	m.reopen(now, fx)
 	m.maybeForget(now, p, fx)
 }
 

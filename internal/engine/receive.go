@@ -89,6 +89,7 @@ func (m *Machine) accept(now time.Time, p *peer, h wire.Header, frame, body []by
 	if m.ackBytes += len(body); m.ackBytes > m.cfg.RingBytes/4 {
 		m.sayACK(now, fx)
 	}
+	m.lend(now, p, len(frame), fx)
 	if h.Type == wire.TypeFragment {
 		v = m.acceptFragment(p, h, body, fx)
 	} else {

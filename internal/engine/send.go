@@ -53,6 +53,7 @@ type sender struct {
 
 	stalledAt time.Time // when a receiver began to pace Raise; zero: none does
 	slow      bool      // one may pace it: some that counts was behind after the last Take
+	shutAt    time.Time // since when the credit of receivers keeps back what waits; zero: it does not
 
 	olds []*oldStream // those that this one replaces, the last one last
 }
@@ -164,7 +165,7 @@ func (s *sender) waiting() int {
 	return s.build.Len()
 }
 
-// Pending reports whether Take would return anything.
+// Pending reports whether anything waits to be taken.
 func (m *Machine) Pending() bool { return len(m.send.ready) > 0 || m.send.build.Count() > 0 }
 
 // closeFrame ends the frame being built, if it holds anything.
@@ -213,21 +214,25 @@ func (m *Machine) header(now time.Time, t wire.Type) wire.Header {
 
 // Take appends to dst the frames that wait to be sent, the one being built
 // included, and returns it. The caller seals them, sends them in this order,
-// and calls [Machine.Handed].
+// and calls [Machine.Handed]. What goes beyond the credit of receivers is left
+// until [Effects.Send]; the fragments of an event stay together.
 func (m *Machine) Take(now time.Time, dst []*Frame) []*Frame {
-	m.closeFrame(now)
+	n, last := m.allowed(now)
+	if last {
+		m.closeFrame(now)
+		n = len(m.send.ready)
+	}
 	m.noteSent(now)
 	s := &m.send
-	for _, f := range s.ready {
+	for _, f := range s.ready[:n] {
 		s.total += uint64(len(f.Bytes))
 		f.end, f.at = s.total, now
 		s.taken = f.mark()
 		s.ring.add(f)
 		s.flight = append(s.flight, f)
 	}
-	dst = append(dst, s.ready...)
-	clear(s.ready)
-	s.ready = s.ready[:0]
+	dst = append(dst, s.ready[:n]...)
+	s.ready = slices.Delete(s.ready, 0, n)
 	s.slow = slices.ContainsFunc(m.peers, func(p *peer) bool { return p.counts && m.behind(p) })
 	m.trimRing(now)
 	return dst
@@ -287,7 +292,7 @@ func (m *Machine) paced(now time.Time) bool {
 		if m.send.stalledAt.IsZero() {
 			m.send.stalledAt = now
 		}
-		if now.Before(m.stallEnd(p)) {
+		if now.Before(m.stallEnd(m.send.stalledAt, p)) {
 			stalled = true
 		} else {
 			p.counts = false
@@ -300,20 +305,20 @@ func (m *Machine) paced(now time.Time) bool {
 	return stalled
 }
 
-// stallEnd returns when p, which is behind, stops counting.
-func (m *Machine) stallEnd(p *peer) time.Time {
-	progress := m.send.stalledAt
+// stallEnd returns when p, which has held this instance up since then, stops counting.
+func (m *Machine) stallEnd(since time.Time, p *peer) time.Time {
+	progress := since
 	if p.ackedAt.After(progress) {
 		progress = p.ackedAt
 	}
-	return earlier(m.send.stalledAt.Add(m.cfg.MaxStall), progress.Add(stallProgress))
+	return earlier(since.Add(m.cfg.MaxStall), progress.Add(stallProgress))
 }
 
 // stallNext returns when paced will next change by itself.
 func (m *Machine) stallNext() (at time.Time) {
 	for _, p := range m.peers {
 		if p.counts && m.behind(p) {
-			at = earlier(at, m.stallEnd(p))
+			at = earlier(at, m.stallEnd(m.send.stalledAt, p))
 		}
 	}
 	return at
@@ -378,7 +383,7 @@ func (m *Machine) Renumber(now time.Time, stream site.StreamID, fx *Effects) {
 	for _, p := range m.peers {
 		p.acked, p.ackedEnd, p.ackedAt = site.Mark{}, s.total, now
 	}
-	fx.Space = true
+	fx.Space, fx.Send = true, true
 	m.sayResets(now, fx)
 	m.heartbeatSoon(now)
 }

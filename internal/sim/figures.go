@@ -59,7 +59,7 @@ func load(loss float64, rate, events int, also string) Result {
 	p.Poll = 200 * time.Millisecond
 	p.add(0, "database main")
 	p.add(0, "site shop")
-	p.add(0, "network udp datagram frame-bytes=1200 delay=200us jitter=300us shared-loss")
+	p.add(0, "network udp datagram frame-bytes=1200 window=4194304 delay=200us jitter=300us shared-loss")
 	for i := range 5 {
 		p.add(0, "process p%d", i)
 		p.add(0, "start p%d", i)

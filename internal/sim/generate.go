@@ -143,6 +143,12 @@ func (g *generator) network(name, kind string) {
 			more = " idle=-1s"
 		}
 		more += fmt.Sprintf(" frame-bytes=1200 reorder-delay=%v%s", pick(g, 0, delay), pick(g, "", " shared-loss"))
+		// So small that it matters to the few events of a plan. Drawn apart, so that it changes
+		// nothing else of a seed.
+		windows := rand.New(rand.NewPCG(g.p.Seed, uint64(len(g.networks))))
+		if n := []int{0, 0, 3 << 10, 8 << 10, 64 << 10}[windows.IntN(5)]; n > 0 {
+			more += fmt.Sprintf(" window=%d", n)
+		}
 	case "broker":
 		idle := pick(g, time.Second, 3*time.Second)
 		g.p.Idle = max(g.p.Idle, idle)

@@ -181,10 +181,13 @@ func (in *instance) effects() {
 		in.gone = true
 		in.pokeFollow()
 	}
-	inStep, space := fx.InStep, fx.Space
+	inStep, space, send := fx.InStep, fx.Space, fx.Send
 	fx.Reset()
 	if inStep {
 		in.cameInStep()
+	}
+	if send {
+		in.pokeSend()
 	}
 	if space {
 		in.raiseMore()

@@ -26,6 +26,7 @@ type wires struct {
 	name         string
 	random       *rand.Rand
 	frameBytes   int
+	window       int           // as a provider tells it of its buffer
 	reorderDelay time.Duration // as capabilities declare it
 	idle         time.Duration // between heartbeats while idle, as capabilities declare it
 	sharedLoss   bool          // as capabilities declare it
@@ -67,6 +68,9 @@ func (n *wires) others(from, to *instance, do func(*instance)) {
 // configure takes what the network demands of an instance that is on it.
 func (n *wires) configure(cfg *engine.Config) {
 	cfg.FrameBytes = min(cfg.FrameBytes, n.frameBytes)
+	if n.window > 0 && (cfg.Window == 0 || n.window < cfg.Window) {
+		cfg.Window = n.window
+	}
 	cfg.RepairDelay = max(cfg.RepairDelay, n.reorderDelay)
 	cfg.SharedLoss = cfg.SharedLoss || n.sharedLoss
 }

@@ -12,7 +12,7 @@ import (
 var verbs = map[string]func(*arguments){
 	"database": doDatabase, // database NAME latency=2ms | database NAME here|refuses|hangs|forgets | database NAME failover age=2s | database NAME lag age=1s for=2s
 	"site":     doSite,     // site NAME database=main suite=hmac|aes
-	"network":  doNetwork,  // network NAME datagram|ordered|broker delay= jitter= frame-bytes= reorder-delay= idle= again= shared-loss
+	"network":  doNetwork,  // network NAME datagram|ordered|broker delay= jitter= frame-bytes= window= reorder-delay= idle= again= shared-loss
 	"weather":  doWeather,  // weather NAME loss= shared= burst= double= corrupt= reorder=
 	"process":  doProcess,  // process NAME site=shop database=main on=net1,net2 enable=0s
 	"start":    func(a *arguments) { a.start() },
@@ -114,7 +114,7 @@ func doSite(a *arguments) {
 func doNetwork(a *arguments) {
 	w := a.w
 	base := wires{
-		w: w, name: a.word(0), random: w.random("network " + a.word(0)), frameBytes: a.number("frame-bytes", firstFrameBytes),
+		w: w, name: a.word(0), random: w.random("network " + a.word(0)), frameBytes: a.number("frame-bytes", firstFrameBytes), window: a.number("window", 0),
 		reorderDelay: a.duration("reorder-delay", 0), idle: a.duration("idle", 0), cuts: map[[2]*process]int{},
 		sharedLoss: a.has("shared-loss"),
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 
 	"github.com/carillon-go/carillon/provider"
@@ -89,6 +90,45 @@ func checkBackPressure(c *check) {
 		return len(accepted) == 0
 	}) {
 		c.errorf("%d frames that Send accepted while the receiver stood still never arrived", len(accepted))
+	}
+}
+
+// What arrives while a Deliver runs waits, up to what was told, also on a transport that is lossy.
+func checkReceiveBuffer(c *check) {
+	c.start()
+	e := c.eps[1]
+	told := func() (bytes int, late bool) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.buffer, e.bufferLate
+	}
+	buffer, _ := told()
+	if buffer < 0 {
+		c.fatalf("ReceiveBuffer(%d); want what is kept, or no call where nothing is dropped", buffer)
+	}
+	c.meet()
+	for _, size := range []int{smallFrame, 1200, c.largeFrame()} {
+		if buffer == 0 {
+			break
+		}
+		if limit := c.caps.MaxFrameBytes; limit > 0 {
+			size = min(size, limit)
+		}
+		release := c.hold(e)
+		frames := c.frames(0, laneAll, max(1, buffer/(size+provider.FrameCharge)), size)
+		awaited := c.await(1, frames)
+		for batch := range slices.Chunk(frames, 64) {
+			if err := c.send(0, batch...); err != nil {
+				c.errorf("Send: %v", err)
+			}
+		}
+		c.quiet()
+		release()
+		c.arrived(awaited, 0)
+		awaited.stop()
+	}
+	if _, late := told(); late {
+		c.errorf("ReceiveBuffer was called for the first time after Start had returned")
 	}
 }
 

@@ -32,6 +32,8 @@ type Endpoint struct {
 	frames      [][]byte // everything delivered, in order of delivery, unless forget is set
 	count       int      // how many frames were delivered
 	reconnects  int
+	buffer      int                  // what the Provider told of its receive buffer last; 0: nothing
+	bufferLate  bool                 // it told of one for the first time when Start had returned
 	forget      bool                 // frames are counted and given to tally only
 	tally       func(frame []byte)   // called for every frame with mu held; may be nil
 	hook        func(provider.Batch) // called for every batch with mu not held; nil calls Done
@@ -45,7 +47,7 @@ type Endpoint struct {
 }
 
 // NewEndpoint returns an Endpoint for p, which is not started yet. env is what
-// Start will be given; its Deliver, Reconnected and, if they are unset, Site, Sites,
+// Start will be given; its Deliver, Reconnected, ReceiveBuffer and, if they are unset, Site, Sites,
 // Route, Keys and Logger are filled in. Logger writes to the output of tb.
 func NewEndpoint(tb testing.TB, p provider.Provider, env provider.Env) *Endpoint {
 	e := &Endpoint{
@@ -73,7 +75,7 @@ func NewEndpoint(tb testing.TB, p provider.Provider, env provider.Env) *Endpoint
 		env.Logger = slog.New(slog.NewTextHandler(e.logs, &slog.HandlerOptions{Level: slog.LevelDebug})).
 			With("endpoint", e.stream.String())
 	}
-	env.Deliver, env.Reconnected = e.deliver, e.reconnected
+	env.Deliver, env.Reconnected, env.ReceiveBuffer = e.deliver, e.reconnected, e.receiveBuffer
 	e.env = env
 	return e
 }
@@ -275,6 +277,13 @@ func (e *Endpoint) reconnected() {
 	}
 	e.reconnects++
 	e.changedLocked()
+}
+
+func (e *Endpoint) receiveBuffer(bytes int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.bufferLate = e.bufferLate || e.buffer == 0 && e.begun.Load()
+	e.buffer = bytes
 }
 
 // logs writes to a test's output until the test ends, because writing later

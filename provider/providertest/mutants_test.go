@@ -599,6 +599,34 @@ func mutations() []mutation {
 				return m.Provider.Send(ctx, frames)
 			}
 		}},
+		{check: "ReceiveBuffer", breaks: "keeps less than it told", mutate: func(_ *testing.T, m *mutant) {
+			m.onStart = func(ctx context.Context, env provider.Env) error {
+				env.ReceiveBuffer(1 << 20)
+				return m.Provider.Start(ctx, env)
+			}
+			m.onSend = func(ctx context.Context, frames [][]byte) error {
+				if len(frames) == 64 { // as the suite fills the buffer
+					frames = frames[:63]
+				}
+				return m.Provider.Send(ctx, frames)
+			}
+		}},
+		{check: "ReceiveBuffer", breaks: "is no number of bytes", mutate: func(_ *testing.T, m *mutant) {
+			m.onStart = func(ctx context.Context, env provider.Env) error {
+				env.ReceiveBuffer(-1)
+				return m.Provider.Start(ctx, env)
+			}
+		}},
+		{check: "ReceiveBuffer", breaks: "is told too late", mutate: func(_ *testing.T, m *mutant) {
+			m.onStart = func(ctx context.Context, env provider.Env) error {
+				deliver := env.Deliver
+				env.Deliver = func(b provider.Batch) {
+					env.ReceiveBuffer(1 << 20)
+					deliver(b)
+				}
+				return m.Provider.Start(ctx, env)
+			}
+		}},
 		{check: "Garbage", breaks: "a secure channel lets it in", mutate: insecure, network: garbage},
 		{check: "Garbage", breaks: "silences the receiver", mutate: func(_ *testing.T, m *mutant) {
 			deaf := false

@@ -63,6 +63,7 @@ func checks() []entry {
 
 		{"SlowReceiver", "one instance that is slow does not hold up the others", 3, checkSlowReceiver},
 		{"BackPressure", "Capabilities.BackPressure: Send blocks while receivers are slow, instead of dropping", 2, checkBackPressure},
+		{"ReceiveBuffer", "Env.ReceiveBuffer: so much is kept for this instance while a Deliver runs", 2, checkReceiveBuffer},
 		{"Garbage", "what strangers write harms nobody; with SecureChannel it is not even delivered", 2, checkGarbage},
 		{"CutAndHealed", "a link that was away comes back by itself; what was lost meanwhile is told through Reconnected", 3, checkCutAndHealed},
 		{"Durable", "Capabilities.Durable: frames survive a restart of the transport's own servers", 2, checkDurable},

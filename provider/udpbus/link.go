@@ -71,6 +71,7 @@ func (p *Provider) open(where place) (*link, error) {
 		level = slog.LevelWarn
 	}
 	p.log.LogAttrs(p.ctx, level, "receive buffer", slog.Int(keyAsked, readBufferBytes), slog.Int(keyGranted, l.granted))
+	p.env.ReceiveBuffer(l.granted)
 	return l, nil
 }
 
