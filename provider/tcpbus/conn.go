@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,6 +36,12 @@ type conn struct {
 	wake      chan struct{} // poked when mode changed
 	readDone  chan struct{} // closed when nothing more is delivered
 	writeDone chan struct{} // closed when nothing more is taken from the queue
+
+	// writing is held to write to stream and to take from the peer's queue. The goroutine that writes
+	// lets go of it only while there is nothing to do.
+	writing sync.Mutex
+	out     *frameWriter // guarded by writing; nil before the greeting was written, and at the end
+	taken   [][]byte     // guarded by writing; memory for the frames of one write
 
 	kill *time.Timer // closes raw; guarded by the Provider's mu
 
@@ -152,36 +159,73 @@ func (c *conn) write(greeting []byte) {
 
 // drain returns nil when the mode tells it to end, or why a write failed.
 func (c *conn) drain(greeting []byte) error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	if len(greeting) > 0 {
 		c.stream.SetWriteDeadline(time.Now().Add(c.p.cfg.PeerTimeout))
 		if _, err := c.stream.Write(greeting); err != nil {
 			return err
 		}
 	}
-	w := newFrameWriter(c.stream, c.p.cfg.PeerTimeout)
-	q := c.peer.queue
-	var frames [][]byte
+	c.out = newFrameWriter(c.stream, c.p.cfg.PeerTimeout)
+	defer func() { c.out = nil }()
 	for {
-		if c.mode.Load() == modeStop {
-			return nil
-		}
-		frames = q.peek(frames[:0], writeBytes)
-		if len(frames) == 0 {
-			if c.mode.Load() == modeFlush {
+		mode, most := c.mode.Load(), writeBytes
+		if mode == modeStop {
+			if c.out.begun == 0 {
 				return nil
 			}
+			most = 0 // the frame that was begun, and no other
+		}
+		more, err := c.writeSome(most, c.out.write)
+		switch {
+		case err != nil:
+			return fmt.Errorf("tcp: write to %s: %w", c.address(), err)
+		case more:
+		case mode == modeFlush:
+			return nil
+		default:
+			c.writing.Unlock()
 			select {
-			case <-q.wake:
+			case <-c.peer.queue.wake:
 			case <-c.wake:
 			}
-			continue
+			c.writing.Lock()
 		}
-		whole, err := w.write(frames)
-		q.drop(whole)
-		clear(frames)
-		if err != nil {
-			return fmt.Errorf("tcp: write to %s: %w", c.address(), err)
+	}
+}
+
+// writeSome writes about that many bytes of the queue, one frame at least, and reports
+// whether there were any. c.writing is held.
+func (c *conn) writeSome(most int, write func([][]byte) (int, error)) (more bool, err error) {
+	q := c.peer.queue
+	c.taken = q.peek(c.taken[:0], most)
+	if len(c.taken) == 0 {
+		return false, nil
+	}
+	whole, err := write(c.taken)
+	q.drop(whole)
+	clear(c.taken)
+	return true, err
+}
+
+// writeNow writes of the queue what the kernel takes at once, so that no other goroutine
+// has to be woken for it. It leaves the rest to that other one: what would have to wait, what
+// failed, and all of it where that goroutine writes already.
+func (c *conn) writeNow() {
+	if c.writing.TryLock() {
+		if c.out != nil && c.out.now != nil && c.mode.Load() == modeRun {
+			for more, n := true, 0; more && n < writeRounds; n++ {
+				var err error
+				if more, err = c.writeSome(writeBytes, c.out.writeNow); err != nil || c.out.begun > 0 {
+					break
+				}
+			}
 		}
+		c.writing.Unlock()
+	}
+	if !c.peer.queue.empty() {
+		poke(c.peer.queue.wake)
 	}
 }
 

@@ -19,6 +19,7 @@ const (
 	writeScratch = 64 << 10  // prefixes and small frames of one write
 	writeBytes   = 256 << 10 // of one write, about
 	writeSlices  = 1024      // of one write; the kernel takes no more
+	writeRounds  = 8         // writes in a row without waiting, before the next peer has its turn
 )
 
 // errFrameLength reports a length that no frame may have. What follows cannot be
@@ -136,13 +137,15 @@ type frameWriter struct {
 	conn    net.Conn      // what is written to; a *net.TCPConn takes many slices at once
 	timeout time.Duration // for the other end to take anything
 	small   int           // frames up to this length are copied, longer ones referred to
+	now     *nowWriter    // nil: conn cannot be written to without waiting
 
+	begun   int // bytes of the next frame, its prefix included, that were written already
 	scratch []byte
 	array   [][]byte // backs the slices of one write
 }
 
 func newFrameWriter(conn net.Conn, timeout time.Duration) *frameWriter {
-	w := &frameWriter{conn: conn, timeout: timeout, scratch: make([]byte, 0, writeScratch), small: 2 << 10}
+	w := &frameWriter{conn: conn, timeout: timeout, now: newNowWriter(conn), scratch: make([]byte, 0, writeScratch), small: 2 << 10}
 	if _, ok := conn.(*net.TCPConn); !ok {
 		w.small = 16 << 10 // TLS copies anyway, and every write costs it a record
 	}
@@ -151,21 +154,41 @@ func newFrameWriter(conn net.Conn, timeout time.Duration) *frameWriter {
 
 // write writes frames from the front and returns how many it has handed over
 // whole; without an error that is one at least. Those after them may be written again on another
-// connection: of the first of them the kernel has a part at most.
+// connection: of the first of them the kernel has a part at most. On the same connection
+// they must follow, since that part was written.
 func (w *frameWriter) write(frames [][]byte) (whole int, err error) {
+	return w.writeWith(w.flush, frames)
+}
+
+// writeNow is write for what the kernel takes without waiting, which may be nothing. It does
+// nothing unless w.now is set.
+func (w *frameWriter) writeNow(frames [][]byte) (whole int, err error) {
+	return w.writeWith(w.now.write, frames)
+}
+
+func (w *frameWriter) writeWith(flush func([][]byte) (int64, error), frames [][]byte) (whole int, err error) {
 	slices, n := w.gather(frames)
-	written, err := w.flush(slices)
+	written, err := flush(behind(slices, w.begun))
 	clear(w.array) // no reference to frames that were written
-	if err == nil {
-		return n, nil
-	}
-	for _, f := range frames[:n] {
-		if written -= int64(prefixLen + len(f)); written < 0 {
-			break
-		}
+	written += int64(w.begun)
+	for whole < n && written >= int64(prefixLen+len(frames[whole])) {
+		written -= int64(prefixLen + len(frames[whole]))
 		whole++
 	}
+	w.begun = int(written)
 	return whole, err
+}
+
+// behind returns slices without their first n bytes.
+func behind(slices [][]byte, n int) [][]byte {
+	for n > 0 && n >= len(slices[0]) {
+		n -= len(slices[0])
+		slices = slices[1:]
+	}
+	if n > 0 {
+		slices[0] = slices[0][n:]
+	}
+	return slices
 }
 
 // gather lays out the first n frames for one write.

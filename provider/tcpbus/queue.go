@@ -10,7 +10,7 @@ const frameOverhead = 64
 // that are being written. It is safe for concurrent use.
 type queue struct {
 	maxBytes int
-	wake     chan struct{} // holds a token when frames were put since the reader looked
+	wake     chan struct{} // the reader waits for a token when there is nothing
 
 	mu    sync.Mutex // guards the fields below
 	ring  [][]byte   // frames[head:] wait; what lies before is nil
@@ -23,7 +23,7 @@ func newQueue(maxBytes int) *queue {
 	return &queue{maxBytes: maxBytes, wake: make(chan struct{}, 1)}
 }
 
-// put appends frames, and counts as dropped those that do not fit.
+// put appends frames, and counts as dropped those that do not fit. It wakes nobody.
 func (q *queue) put(frames [][]byte) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -35,7 +35,6 @@ func (q *queue) put(frames [][]byte) {
 		q.bytes += len(f) + frameOverhead
 		q.ring = append(q.ring, f)
 	}
-	poke(q.wake)
 }
 
 // peek appends the first frames to dst without removing them: as many as have

@@ -73,6 +73,7 @@ type Provider struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
 
+	conns sync.Pool      // *[]*conn, of Send
 	tasks sync.WaitGroup // every goroutine; added to only while state is started or by one of them
 
 	mu       sync.Mutex // guards the fields below and those of peers, targets and conns; not held while calling out
@@ -257,32 +258,60 @@ func (p *Provider) becomeLocked(self site.StreamID) {
 
 // Send implements [provider.Provider]. It never waits.
 func (p *Provider) Send(ctx context.Context, frames [][]byte) error {
+	conns, err := p.queueForAll(ctx, frames)
+	for i, c := range conns {
+		c.writeNow()
+		conns[i] = nil
+	}
+	p.conns.Put(&conns)
+	return err
+}
+
+// queueForAll queues frames for every peer and returns the connections to write to.
+func (p *Provider) queueForAll(ctx context.Context, frames [][]byte) ([]*conn, error) {
 	p.mu.Lock()
 	defer p.unlock()
+	var conns []*conn
+	if had, ok := p.conns.Get().(*[]*conn); ok {
+		conns = (*had)[:0]
+	}
 	if err := p.mayLocked(ctx, frames); err != nil {
-		return err
+		return conns, err
 	}
 	for _, pe := range p.peers {
-		if pe.wantedLocked() {
-			p.putLocked(pe, frames)
+		if !pe.wantedLocked() {
+			continue
+		}
+		p.putLocked(pe, frames)
+		if pe.cur != nil {
+			conns = append(conns, pe.cur)
 		}
 	}
-	return nil
+	return conns, nil
 }
 
 // SendTo implements [provider.Unicaster]. It never waits.
 func (p *Provider) SendTo(ctx context.Context, to site.StreamID, frames [][]byte) error {
+	c, err := p.queueFor(ctx, to, frames)
+	if c != nil {
+		c.writeNow()
+	}
+	return err
+}
+
+// queueFor queues frames for one peer and returns its connection, if it has one.
+func (p *Provider) queueFor(ctx context.Context, to site.StreamID, frames [][]byte) (*conn, error) {
 	p.mu.Lock()
 	defer p.unlock()
 	if err := p.mayLocked(ctx, frames); err != nil {
-		return err
+		return nil, err
 	}
 	pe := p.peers[to]
 	if pe == nil || !pe.wantedLocked() {
-		return fmt.Errorf("tcp: send to %v: %w", to, provider.ErrUnreachable)
+		return nil, fmt.Errorf("tcp: send to %v: %w", to, provider.ErrUnreachable)
 	}
 	p.putLocked(pe, frames)
-	return nil
+	return pe.cur, nil
 }
 
 // mayLocked says why frames are not taken, if they are not. p.mu is held.
