@@ -84,6 +84,7 @@ type Broker struct {
 	sendDue       bool // send was woken for what was raised, and has not taken it yet
 	hardClosed    bool
 	hold          holdBack
+	crowd         crowd
 	orderedEvents []*Event
 	control       []controlFrame
 	repairs       []controlFrame // sealed already
@@ -289,6 +290,10 @@ func (b *Broker) tick() {
 			b.machine.Tick(now, &b.fx)
 			b.applyLocked(now)
 			b.countVerdictsLocked()
+		}
+		if len(b.crowd.subs) > 0 {
+			b.machine.SetRoom(now, b.roomLocked(now), &b.fx)
+			b.applyLocked(now)
 		}
 		b.nextTick = b.machine.Next()
 		at := b.nextTick

@@ -61,6 +61,9 @@ func (b *Broker) tellRunLocked(p *parcel) {
 	if len(subs) > 1 {
 		p.shared = make([]decoded, n)
 	}
+	if len(subs) > 0 {
+		b.crowd.queued += p.queueBytes()
+	}
 	for _, s := range subs {
 		taken := s.pushLocked(p)
 		if taken == n {

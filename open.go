@@ -247,6 +247,7 @@ func (b *Broker) makeMachine(stream site.StreamID, key site.KeyID, trailer int) 
 	})
 	b.mu.Lock()
 	m.SetWindow(b.window())
+	m.SetRoom(time.Now(), b.roomLocked(time.Now()), &b.fx)
 	b.machine = m
 	b.mu.Unlock()
 }

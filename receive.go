@@ -164,7 +164,11 @@ func (b *Broker) receive(in []incoming) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
+	b.machine.SetRoom(now, b.roomLocked(now), &b.fx)
 	for _, f := range in {
+		if f.header.Count > 0 {
+			b.crowd.noteFrame(len(f.frame))
+		}
 		if f.own {
 			b.machine.Own(f.header, f.frame, &b.fx)
 			b.drops.add(DropOwn, 1)

@@ -23,6 +23,11 @@ type parcel struct {
 	shared  []decoded // parallel to events; nil if there is one subscriber alone
 }
 
+// queueBytes returns what p counts for in a queue.
+func (p *parcel) queueBytes() int {
+	return entryBytes + p.events.Len()*eventBytes + p.events.PayloadBytes()
+}
+
 // decoded is an event's parameter for all subscribers. The first one to need it decodes it, on
 // that subscriber's goroutine: codecs are the application's code, and may be slow.
 type decoded struct {
@@ -64,6 +69,9 @@ type raisedSub struct {
 	removed atomic.Bool
 	queue   queue[delivery]
 
+	wanted atomic.Bool // somebody elsewhere may be held up until less waits
+	press  press
+
 	// after is what OnMissed functions must have heard before the next event is
 	// told. Only the subscribers of an Ordered event wait for that. It is
 	// guarded by the Broker's mutex.
@@ -81,13 +89,15 @@ type delivery struct {
 // many these are. The Broker's mutex is held.
 func (s *raisedSub) pushLocked(p *parcel) int {
 	n := p.events.Len()
-	if s.queue.push(delivery{p, 0, n, s.after}, n, entryBytes+n*eventBytes+p.events.PayloadBytes()) {
+	bytes := p.queueBytes()
+	if s.queue.push(delivery{p, 0, n, s.after}, n, bytes) {
 		s.after = nil
+		s.ev.b.pressLocked(s, bytes)
 		return n
 	}
 	_, waiting := s.queue.load.get()
 	room := s.queue.limit - waiting
-	bytes := entryBytes
+	bytes = entryBytes
 	for n = 0; n < p.events.Len(); n++ {
 		more := eventBytes + len(p.events.Payload(n))
 		if bytes+more > room {
@@ -99,6 +109,7 @@ func (s *raisedSub) pushLocked(p *parcel) int {
 		return 0
 	}
 	s.after = nil
+	s.ev.b.pressLocked(s, bytes)
 	return n
 }
 
@@ -122,6 +133,7 @@ func (s *raisedSub) tell(d *delivery) {
 			bytes += entryBytes
 		}
 		s.queue.load.take(1, bytes)
+		s.relieved()
 		if s.removed.Load() || b.handlers.Err() != nil {
 			continue
 		}

@@ -229,7 +229,7 @@ func (m *Machine) Tick(now time.Time, fx *Effects) {
 	}
 	m.resendSome(now, fx)
 	m.sayDigest(now, fx)
-	if !m.ackAt.IsZero() && !now.Before(m.ackAt) {
+	if !m.ackAt.IsZero() && !now.Before(m.ackAt) && !m.crowded() {
 		m.sayACK(now, fx)
 	}
 	if at := m.held.retryAt; !at.IsZero() && !now.Before(at) {
@@ -247,7 +247,9 @@ func (m *Machine) Tick(now time.Time, fx *Effects) {
 func (m *Machine) Next() time.Time {
 	at := earlier(m.joinNext(), m.join.stateAt)
 	at = earlier(at, m.heartbeatAt)
-	at = earlier(at, m.ackAt)
+	if !m.crowded() {
+		at = earlier(at, m.ackAt)
+	}
 	at = earlier(at, m.held.retryAt)
 	at = earlier(at, m.again.nextAt)
 	at = earlier(at, m.digestAt)

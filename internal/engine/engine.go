@@ -246,6 +246,8 @@ type Machine struct {
 	heartbeatIn time.Duration
 	ackAt       time.Time              // next ACK; zero: nothing to acknowledge
 	ackBytes    int                    // received since the last one
+	limited     bool                   // SetRoom was called
+	spare       int                    // what it said
 	digestAt    time.Time              // next DIGEST
 	endings     map[site.StreamID]bool // ended streams to tell of, as somebody does not know
 	endingsAt   time.Time

@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// Flow control is for transports that drop what a receiver does not read in time,
-// such as datagrams: receivers pace the sender, so that what is on its way to each of them
-// fits into its buffer. It is on where [Config.Window] is set.
+// Flow control has receivers pace the sender, so that what is on its way to each of them
+// fits into what drops the rest: the buffer of a transport such as datagrams, which is
+// [Config.Window], and the queues of its subscribers, which [Machine.SetRoom] tells. It is
+// on where one of the two is set.
 //
 // A receiver lends each stream a credit: how much may be on its way to it beyond what it has
 // acknowledged. It shares its buffer equally among the streams that it has just heard
@@ -40,13 +41,39 @@ type loan struct {
 // SetWindow sets [Config.Window] anew.
 func (m *Machine) SetWindow(bytes int) { m.cfg.Window = bytes }
 
+// SetRoom tells how many bytes of frames, charges included, subscribers can take. Below
+// the length of a frame nothing is acknowledged, for a credit alone stops nobody: when nothing is
+// on its way something may always be sent. How long to keep that up is the caller's
+// business. A room of 0 is none; without a call there is no limit.
+func (m *Machine) SetRoom(now time.Time, bytes int, fx *Effects) {
+	was := m.crowded()
+	m.spare, m.limited = bytes, true
+	if was && !m.crowded() {
+		m.sayACK(now, fx)
+	}
+}
+
+// crowded reports whether subscribers have no room for another frame.
+func (m *Machine) crowded() bool { return m.limited && m.spare < m.chargeMost() }
+
+// window returns how much may be on its way to this instance; 0 is any amount.
+func (m *Machine) window() int {
+	switch {
+	case !m.limited:
+		return m.cfg.Window
+	case m.cfg.Window == 0:
+		return max(1, m.spare)
+	}
+	return max(1, min(m.cfg.Window, m.spare))
+}
+
 // Shut reports whether the credit of receivers keeps back what [Machine.Take] left.
 // [Effects.Send] tells when that has changed.
 func (m *Machine) Shut() bool { return !m.send.shutAt.IsZero() }
 
 // least returns the credit of who has told none lately: who was silent may
 // have lent the same bytes to others since.
-func (m *Machine) least() int { return min(firstCredit, m.cfg.Window) }
+func (m *Machine) least() int { return min(firstCredit, m.window()) }
 
 // chargeMost is what a frame counts for at most.
 func (m *Machine) chargeMost() int { return m.cfg.FrameBytes + FrameCharge }
@@ -89,7 +116,7 @@ func (m *Machine) roomFor(now time.Time, p *peer, need int) int {
 // too long, or makes no progress, stops counting until it has caught up.
 func (m *Machine) room(now time.Time, need int) int {
 	room := math.MaxInt
-	if m.cfg.Window == 0 {
+	if m.window() == 0 {
 		return room
 	}
 	for _, p := range m.peers {
@@ -158,13 +185,13 @@ func (m *Machine) shutNext() (at time.Time) {
 
 // caughtUp reports whether p is near enough to the end of the stream to count.
 func (m *Machine) caughtUp(now time.Time, p *peer) bool {
-	return !m.behind(p) && (m.cfg.Window == 0 || m.roomFor(now, p, m.chargeMost()) >= m.chargeMost())
+	return !m.behind(p) && (m.window() == 0 || m.roomFor(now, p, m.chargeMost()) >= m.chargeMost())
 }
 
 // lend counts a frame that arrived of p, and acknowledges what has arrived when that is a good part
 // of what p may send: waiting for longer would make p wait.
 func (m *Machine) lend(now time.Time, p *peer, bytes int, fx *Effects) {
-	if m.cfg.Window == 0 {
+	if m.window() == 0 {
 		return
 	}
 	l := &p.loan
@@ -178,14 +205,15 @@ func (m *Machine) lend(now time.Time, p *peer, bytes int, fx *Effects) {
 	if l.at.IsZero() || now.Sub(l.at) >= creditFor {
 		told = m.least()
 	}
-	if l.used*ackShare >= told {
+	if l.used*ackShare >= told && !m.crowded() {
 		m.sayACK(now, fx)
 	}
 }
 
 // share returns what each stream is lent.
 func (m *Machine) share(now time.Time) int {
-	if m.cfg.Window == 0 {
+	window := m.window()
+	if window == 0 {
 		return 0
 	}
 	active := 0
@@ -194,7 +222,7 @@ func (m *Machine) share(now time.Time) int {
 			active++
 		}
 	}
-	return max(1, m.cfg.Window/max(1, active))
+	return max(1, window/max(1, active))
 }
 
 // creditOf returns the credit to tell p, of which bytes are lent. What arrived beyond a gap

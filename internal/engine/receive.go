@@ -86,7 +86,7 @@ func (m *Machine) accept(now time.Time, p *peer, h wire.Header, frame, body []by
 	m.keep(now, p, h.Number, frame)
 	p.dataAt = now
 	m.ackSoon(now)
-	if m.ackBytes += len(body); m.ackBytes > m.cfg.RingBytes/4 {
+	if m.ackBytes += len(body); m.ackBytes > m.cfg.RingBytes/4 && !m.crowded() {
 		m.sayACK(now, fx)
 	}
 	m.lend(now, p, len(frame), fx)
