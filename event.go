@@ -67,11 +67,10 @@ func (e *Event) Counts() Counts {
 // The function returned removes fn without waiting: a call that runs goes on,
 // and none starts after it has returned. Removing twice is fine.
 func (e *Event) OnRaised(fn func(ctx context.Context, r Raised[any])) (remove func()) {
-	return e.subscribe(func(ctx context.Context, r *Raised[any]) { fn(ctx, *r) })
+	return e.subscribe(&raisedSub{ev: e, fn: func(ctx context.Context, r *Raised[any]) { fn(ctx, *r) }})
 }
 
-func (e *Event) subscribe(fn func(context.Context, *Raised[any])) (remove func()) {
-	s := &raisedSub{ev: e, fn: fn}
+func (e *Event) subscribe(s *raisedSub) (remove func()) {
 	s.queue.limit, s.queue.handle, s.queue.group = e.b.cfg.QueueBytes, s.handle, &e.b.running
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -155,63 +154,100 @@ func LocalOnly() RaiseOption { return RaiseOption{localOnly: true} }
 // On every other error nothing was raised: [ErrClosed], [ErrRole],
 // [ErrTooLarge], or a parameter that cannot be encoded.
 func (e *Event) Raise(ctx context.Context, raiser ID, parameter any, opts ...RaiseOption) error {
-	b := e.b
-	local := b.local
-	for _, o := range opts {
-		local = local || o.localOnly
-	}
-	if b.closing.Load() {
-		return ErrClosed
-	}
-	if e.id.IsZero() {
-		return fmt.Errorf("carillon: raise event %v: the ID is zero; it names no event", e.id)
+	local, err := e.mayRaise(opts)
+	if err != nil {
+		return err
 	}
 	// The list before the definition: who is in the list because of a definition
 	// must not be told a parameter of another type.
 	subs := load(&e.raised)
 	def := e.def.Load()
-	var payload *[]byte
 	if local {
 		if def != nil {
 			if err := def.check(parameter); err != nil {
 				return fmt.Errorf("carillon: raise event %s: %w", e.name(), err)
 			}
 		}
-	} else {
-		if b.cfg.Role&Publish == 0 {
-			return fmt.Errorf("%w: its role is %v; use LocalOnly or change Config.Role", ErrRole, b.cfg.Role)
-		}
-		var err error
-		if payload, err = b.encode(e, def, parameter); err != nil {
-			return err
-		}
+		e.tellHere(ctx, subs, raiser, parameter)
+		return nil
 	}
+	payload, err := e.b.encode(e, def, parameter)
+	if err != nil {
+		return err
+	}
+	e.tellHere(ctx, subs, raiser, parameter)
+	err = e.send(ctx, raiser, *payload, def != nil && def.ordered)
+	e.b.payloads.Put(payload)
+	return err
+}
 
-	e.local.Add(1)
-	if len(subs) > 0 {
-		b.raiseHere(ctx, e, subs, raiser, parameter)
+// raiseBytes is Raise for an event whose parameters travel as they are.
+func (e *Event) raiseBytes(ctx context.Context, raiser ID, parameter []byte, ordered bool, opts []RaiseOption) error {
+	local, err := e.mayRaise(opts)
+	if err != nil {
+		return err
+	}
+	if err := e.checkSize(len(parameter)); err != nil && !local {
+		return err
+	}
+	if subs := load(&e.raised); len(subs) > 0 {
+		e.tellHere(ctx, subs, raiser, parameter)
+	} else {
+		e.local.Add(1)
 	}
 	if local {
 		return nil
 	}
-	err := b.number(ctx, &wire.Event{ID: e.id, Raiser: raiser, Payload: *payload}, def != nil && def.ordered)
-	b.payloads.Put(payload)
+	return e.send(ctx, raiser, parameter, ordered)
+}
+
+// mayRaise returns whether a raise stays in this instance, or why there is none.
+func (e *Event) mayRaise(opts []RaiseOption) (local bool, err error) {
+	local = e.b.local
+	for _, o := range opts {
+		local = local || o.localOnly
+	}
+	switch {
+	case e.b.closing.Load():
+		return local, ErrClosed
+	case e.id.IsZero():
+		return local, fmt.Errorf("carillon: raise event %v: the ID is zero; it names no event", e.id)
+	case !local && e.b.cfg.Role&Publish == 0:
+		return local, fmt.Errorf("%w: its role is %v; use LocalOnly or change Config.Role", ErrRole, e.b.cfg.Role)
+	}
+	return local, nil
+}
+
+// tellHere tells the subscribers of this instance.
+func (e *Event) tellHere(ctx context.Context, subs []*raisedSub, raiser ID, parameter any) {
+	e.local.Add(1)
+	if len(subs) == 0 {
+		return
+	}
+	r, ok := e.b.raises.Get().(*Raised[any])
+	if !ok {
+		r = new(Raised[any])
+	}
+	*r = Raised[any]{Event: e.id, Raiser: raiser, Parameter: parameter, Local: true, Source: *e.b.self.Load()}
+	callAll(ctx, subs, r)
+	*r = Raised[any]{}
+	e.b.raises.Put(r)
+}
+
+// send has the event told to the subscribers elsewhere. It does not keep payload.
+func (e *Event) send(ctx context.Context, raiser ID, payload []byte, ordered bool) error {
+	err := e.b.number(ctx, &wire.Event{ID: e.id, Raiser: raiser, Payload: payload}, ordered)
 	if err == nil {
 		e.sent.Add(1)
 	}
 	return err
 }
 
-// raiseHere tells the subscribers of this instance.
-func (b *Broker) raiseHere(ctx context.Context, e *Event, subs []*raisedSub, raiser ID, parameter any) {
-	r, ok := b.raises.Get().(*Raised[any])
-	if !ok {
-		r = new(Raised[any])
+func (e *Event) checkSize(bytes int) error {
+	if most := e.b.cfg.MaxEventBytes; bytes > most {
+		return fmt.Errorf("%w: %d bytes of parameter for event %s, at most %d", ErrTooLarge, bytes, e.name(), most)
 	}
-	*r = Raised[any]{Event: e.id, Raiser: raiser, Parameter: parameter, Local: true, Source: *b.self.Load()}
-	callAll(ctx, subs, r)
-	*r = Raised[any]{}
-	b.raises.Put(r)
+	return nil
 }
 
 // encode returns the parameter as it travels, in memory to be put back into
@@ -227,13 +263,10 @@ func (b *Broker) encode(e *Event, def *definition, parameter any) (*[]byte, erro
 	} else {
 		*buf, err = encodeUntyped((*buf)[:0], parameter)
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, fmt.Errorf("carillon: raise event %s: encode the parameter: %w", e.name(), err)
-	case len(*buf) > b.cfg.MaxEventBytes:
-		return nil, fmt.Errorf("%w: %d bytes of parameter for event %s, at most %d", ErrTooLarge, len(*buf), e.name(), b.cfg.MaxEventBytes)
 	}
-	return buf, nil
+	return buf, e.checkSize(len(*buf))
 }
 
 // decode turns a payload into a parameter, or says that it cannot.

@@ -52,6 +52,11 @@ func (p *parcel) decodeAlone(i int) (param any, told []ticket, ok bool) {
 	if param, ok = p.ev.decode(p.events.Payload(i)); ok {
 		return param, nil, true
 	}
+	return nil, p.miss(i), false
+}
+
+// miss tells that event i does not decode.
+func (p *parcel) miss(i int) (told []ticket) {
 	b, ordinal := p.ev.b, p.ordinal+uint64(i)
 	b.drops.add(DropUndecodable, 1)
 	told = b.tellMissed(p.ev, &Missed{
@@ -59,13 +64,17 @@ func (p *parcel) decodeAlone(i int) (param any, told []ticket, ok bool) {
 		Count: 1, Exact: true, Reason: MissedUndecodable, Reports: 1,
 	})
 	b.logDropped()
-	return nil, told, false
+	return told
 }
 
 // A raisedSub is one function registered with OnRaised.
 type raisedSub struct {
-	ev      *Event
-	fn      func(context.Context, *Raised[any]) // does not keep what it points to
+	ev    *Event
+	fn    func(context.Context, *Raised[any]) // does not keep what it points to
+	alone interface {                         // nil without a definition
+		decode(payload []byte) error
+		tell(ctx context.Context, r *Raised[any]) // calls the function with what was decoded last
+	}
 	removed atomic.Bool
 	queue   queue[delivery]
 
@@ -82,6 +91,7 @@ type raisedSub struct {
 type delivery struct {
 	*parcel
 	next, end int // of its events
+	left      int // up to there they do not count as waiting any more
 	after     []ticket
 }
 
@@ -90,7 +100,7 @@ type delivery struct {
 func (s *raisedSub) pushLocked(p *parcel) int {
 	n := p.events.Len()
 	bytes := p.queueBytes()
-	if s.queue.push(delivery{p, 0, n, s.after}, n, bytes) {
+	if s.queue.push(delivery{parcel: p, end: n, after: s.after}, n, bytes) {
 		s.after = nil
 		s.ev.b.pressLocked(s, bytes)
 		return n
@@ -105,7 +115,7 @@ func (s *raisedSub) pushLocked(p *parcel) int {
 		}
 		bytes += more
 	}
-	if n == 0 || !s.queue.push(delivery{p, 0, n, s.after}, n, bytes) {
+	if n == 0 || !s.queue.push(delivery{parcel: p, end: n, after: s.after}, n, bytes) {
 		return 0
 	}
 	s.after = nil
@@ -128,25 +138,56 @@ func (s *raisedSub) tell(d *delivery) {
 	for d.next < d.end {
 		i := d.next
 		d.next++
-		bytes := eventBytes + len(d.events.Payload(i))
-		if i == 0 {
-			bytes += entryBytes
+		if i == d.left {
+			s.leave(d)
 		}
-		s.queue.load.take(1, bytes)
-		s.relieved()
 		if s.removed.Load() || b.handlers.Err() != nil {
 			continue
 		}
-		param, told, ok := d.decode(i)
-		if !ok {
-			if s.ev.ordered() {
-				waitFor(b, told)
+		r.Raiser, r.Ordinal = ID(d.events.Raiser(i)), d.ordinal+uint64(i)
+		var told []ticket
+		var ok bool
+		if d.shared == nil && s.alone != nil {
+			if ok = s.decodeAlone(d.events.Payload(i)); ok {
+				s.alone.tell(b.handlers, r)
+			} else {
+				told = d.miss(i)
 			}
-			continue
+		} else if r.Parameter, told, ok = d.decode(i); ok {
+			s.fn(b.handlers, r)
 		}
-		r.Raiser, r.Parameter, r.Ordinal = ID(d.events.Raiser(i)), param, d.ordinal+uint64(i)
-		s.fn(b.handlers, r)
+		if !ok && s.ev.ordered() {
+			waitFor(b, told)
+		}
 	}
+}
+
+// decodeAlone has the next call of s.alone.tell tell of payload, or says that
+// it does not decode.
+func (s *raisedSub) decodeAlone(payload []byte) (ok bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.ev.panicked("the codec", p)
+			ok = false
+		}
+	}()
+	return s.alone.decode(payload) == nil
+}
+
+// leave takes the next events of d from what counts as waiting: one at first, and then
+// some at once, as telling is not worth more.
+func (s *raisedSub) leave(d *delivery) {
+	bytes := 0
+	if d.left == 0 {
+		bytes = entryBytes
+	}
+	from := d.left
+	d.left = min(from+min(from+1, 16), d.end)
+	for i := from; i < d.left; i++ {
+		bytes += eventBytes + len(d.events.Payload(i))
+	}
+	s.queue.load.take(d.left-from, bytes)
+	s.relieved()
 }
 
 // recovered, deferred, turns a panic in the function into a counter and a log line.

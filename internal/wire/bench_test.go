@@ -104,3 +104,20 @@ func BenchmarkEventReader(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkDecode(b *testing.B) {
+	var build Builder
+	build.Reset(32<<10, 0)
+	n := 0
+	for build.Append(&Event{ID: ID{1}, Raiser: ID{2}, Payload: make([]byte, 128)}) {
+		n++
+	}
+	body := Body(build.Finish(testHeader()), 0)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := Decode(body, uint32(n)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/event")
+}

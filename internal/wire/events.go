@@ -23,6 +23,9 @@ func Decode(body []byte, count uint32) (events Events, ordered bool, err error) 
 	spans := make([]span, min(int(count), len(body)/minRecordLen))
 	for i := range spans {
 		s := &spans[i]
+		if r.short(s) { // the usual case, which is worth a way of its own
+			continue
+		}
 		s.id = r.ref()
 		s.raiser = r.ref()
 		ordered = r.extensions() != 0 || ordered
@@ -41,6 +44,29 @@ func Decode(body []byte, count uint32) (events Events, ordered bool, err error) 
 		return Events{}, false, err
 	}
 	return Events{body, spans}, ordered, nil
+}
+
+// short reads the next event, and counts it, if both IDs are references, there are no extensions, and
+// the length of the payload takes two bytes at most. Otherwise it does nothing.
+func (r *EventReader) short(s *span) bool {
+	b := r.c.b
+	if len(b) < minRecordLen+1 {
+		return false
+	}
+	id, raiser, size, head := int(b[0]), int(b[1]), uint32(b[3]), 4
+	if size >= 0x80 {
+		size, head = size&0x7f|uint32(b[4])<<7, 5
+		if b[4] == 0 || b[4] >= 0x80 {
+			return false
+		}
+	}
+	if id == 0 || id > r.n || raiser == 0 || raiser > r.n || b[2] != 0 || int(size) > len(b)-head {
+		return false
+	}
+	*s = span{r.at[id-1], r.at[raiser-1], uint32(len(r.body) - len(b) + head), size}
+	r.c.b = b[head+int(size):]
+	r.left--
+	return true
 }
 
 // DecodeRecord is [Decode] for a record that [AppendRecord] made and that was
