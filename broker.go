@@ -29,7 +29,6 @@ type Broker struct {
 
 	events   sync.Map                     // ID → *Event
 	payloads sync.Pool                    // *[]byte
-	raises   sync.Pool                    // *Raised[any]
 	incoming sync.Pool                    // *[]incoming
 	self     atomic.Pointer[Source]       // this instance; never nil
 	sealers  atomic.Pointer[[]*sealer]    // newest first; a sealer per stream and key of this instance

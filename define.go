@@ -165,19 +165,20 @@ func (d *Definition[T]) OnRaised(b *Broker, fn func(ctx context.Context, r Raise
 	e := d.Event(b)
 	return e.subscribe(&raisedSub{
 		ev: e,
-		fn: func(ctx context.Context, r *Raised[any]) {
+		fn: func(ctx context.Context, r Raised[any]) {
 			v, _ := r.Parameter.(T) // of this type or, if that is an interface, nil: see definition.check
-			tell(ctx, fn, r, v)
+			fn(ctx, withParameter(&r, v))
 		},
 		alone: &alone[T]{codec: d.def.codec, fn: fn},
 	})
 }
 
-func tell[T any](ctx context.Context, fn func(context.Context, Raised[T]), r *Raised[any], v T) {
-	fn(ctx, Raised[T]{
+// withParameter returns r with another parameter.
+func withParameter[T, U any](r *Raised[U], v T) Raised[T] {
+	return Raised[T]{
 		Event: r.Event, Raiser: r.Raiser, Parameter: v, Local: r.Local,
 		Source: r.Source, Ordinal: r.Ordinal, Sent: r.Sent,
-	})
+	}
 }
 
 // An alone decodes parameters for the one function that is told of them, into
@@ -194,7 +195,9 @@ func (a *alone[T]) decode(payload []byte) error {
 	return a.codec.Decode(payload, &a.param)
 }
 
-func (a *alone[T]) tell(ctx context.Context, r *Raised[any]) { tell(ctx, a.fn, r, a.param) }
+func (a *alone[T]) tell(ctx context.Context, r *Raised[any]) {
+	a.fn(ctx, withParameter(r, a.param))
+}
 
 // OnMissed is [Event.OnMissed].
 func (d *Definition[T]) OnMissed(b *Broker, fn func(ctx context.Context, m Missed)) (remove func()) {
@@ -203,11 +206,5 @@ func (d *Definition[T]) OnMissed(b *Broker, fn func(ctx context.Context, m Misse
 
 // Raise is [Event.Raise] with the parameter's type.
 func (d *Definition[T]) Raise(ctx context.Context, b *Broker, raiser ID, v T, opts ...RaiseOption) error {
-	e := d.Event(b)
-	if d.def.codec == (bytesCodec{}) {
-		if v, ok := any(&v).(*[]byte); ok {
-			return e.raiseBytes(ctx, raiser, *v, d.def.ordered, opts)
-		}
-	}
-	return e.Raise(ctx, raiser, v, opts...)
+	return raise(ctx, d.Event(b), raiser, v, staysHere(opts))
 }

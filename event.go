@@ -67,7 +67,7 @@ func (e *Event) Counts() Counts {
 // The function returned removes fn without waiting: a call that runs goes on,
 // and none starts after it has returned. Removing twice is fine.
 func (e *Event) OnRaised(fn func(ctx context.Context, r Raised[any])) (remove func()) {
-	return e.subscribe(&raisedSub{ev: e, fn: func(ctx context.Context, r *Raised[any]) { fn(ctx, *r) }})
+	return e.subscribe(&raisedSub{ev: e, fn: fn})
 }
 
 func (e *Event) subscribe(s *raisedSub) (remove func()) {
@@ -136,6 +136,15 @@ type RaiseOption struct{ localOnly bool }
 // event has no definition.
 func LocalOnly() RaiseOption { return RaiseOption{localOnly: true} }
 
+func staysHere(opts []RaiseOption) bool {
+	for _, o := range opts {
+		if o.localOnly {
+			return true
+		}
+	}
+	return false
+}
+
 // Raise tells the event to all subscribers: first to those of this instance, in
 // the order of their registration and before Raise returns, then to the
 // instances elsewhere. raiser is passed along; it may be zero.
@@ -154,8 +163,13 @@ func LocalOnly() RaiseOption { return RaiseOption{localOnly: true} }
 // On every other error nothing was raised: [ErrClosed], [ErrRole],
 // [ErrTooLarge], or a parameter that cannot be encoded.
 func (e *Event) Raise(ctx context.Context, raiser ID, parameter any, opts ...RaiseOption) error {
-	local, err := e.mayRaise(opts)
-	if err != nil {
+	return raise(ctx, e, raiser, parameter, staysHere(opts))
+}
+
+// raise is [Event.Raise]. T is any, or the type of the event's definition.
+func raise[T any](ctx context.Context, e *Event, raiser ID, parameter T, local bool) error {
+	local = local || e.b.local
+	if err := e.mayRaise(local); err != nil {
 		return err
 	}
 	// The list before the definition: who is in the list because of a definition
@@ -163,75 +177,78 @@ func (e *Event) Raise(ctx context.Context, raiser ID, parameter any, opts ...Rai
 	subs := load(&e.raised)
 	def := e.def.Load()
 	if local {
-		if def != nil {
-			if err := def.check(parameter); err != nil {
+		if p, ok := any(&parameter).(*any); ok && def != nil {
+			if err := def.check(*p); err != nil {
 				return fmt.Errorf("carillon: raise event %s: %w", e.name(), err)
 			}
 		}
-		e.tellHere(ctx, subs, raiser, parameter)
+		tellHere(ctx, e, subs, raiser, parameter)
 		return nil
+	}
+	if p, ok := any(&parameter).(*[]byte); ok && def.codec == (bytesCodec{}) {
+		if err := e.checkSize(len(*p)); err != nil {
+			return err
+		}
+		tellHere(ctx, e, subs, raiser, parameter)
+		return e.send(ctx, raiser, *p, def.ordered)
 	}
 	payload, err := e.b.encode(e, def, parameter)
 	if err != nil {
 		return err
 	}
-	e.tellHere(ctx, subs, raiser, parameter)
+	tellHere(ctx, e, subs, raiser, parameter)
 	err = e.send(ctx, raiser, *payload, def != nil && def.ordered)
 	e.b.payloads.Put(payload)
 	return err
 }
 
-// raiseBytes is Raise for an event whose parameters travel as they are.
-func (e *Event) raiseBytes(ctx context.Context, raiser ID, parameter []byte, ordered bool, opts []RaiseOption) error {
-	local, err := e.mayRaise(opts)
-	if err != nil {
-		return err
-	}
-	if err := e.checkSize(len(parameter)); err != nil && !local {
-		return err
-	}
-	if subs := load(&e.raised); len(subs) > 0 {
-		e.tellHere(ctx, subs, raiser, parameter)
-	} else {
-		e.local.Add(1)
-	}
-	if local {
-		return nil
-	}
-	return e.send(ctx, raiser, parameter, ordered)
-}
-
-// mayRaise returns whether a raise stays in this instance, or why there is none.
-func (e *Event) mayRaise(opts []RaiseOption) (local bool, err error) {
-	local = e.b.local
-	for _, o := range opts {
-		local = local || o.localOnly
-	}
-	switch {
-	case e.b.closing.Load():
-		return local, ErrClosed
-	case e.id.IsZero():
-		return local, fmt.Errorf("carillon: raise event %v: the ID is zero; it names no event", e.id)
-	case !local && e.b.cfg.Role&Publish == 0:
-		return local, fmt.Errorf("%w: its role is %v; use LocalOnly or change Config.Role", ErrRole, e.b.cfg.Role)
-	}
-	return local, nil
-}
-
 // tellHere tells the subscribers of this instance.
-func (e *Event) tellHere(ctx context.Context, subs []*raisedSub, raiser ID, parameter any) {
+func tellHere[T any](ctx context.Context, e *Event, subs []*raisedSub, raiser ID, parameter T) {
 	e.local.Add(1)
 	if len(subs) == 0 {
 		return
 	}
-	r, ok := e.b.raises.Get().(*Raised[any])
-	if !ok {
-		r = new(Raised[any])
+	r := Raised[T]{Event: e.id, Raiser: raiser, Parameter: parameter, Local: true, Source: *e.b.self.Load()}
+	for len(subs) > 0 {
+		subs = tellSome(ctx, subs, &r)
 	}
-	*r = Raised[any]{Event: e.id, Raiser: raiser, Parameter: parameter, Local: true, Source: *e.b.self.Load()}
-	callAll(ctx, subs, r)
-	*r = Raised[any]{}
-	e.b.raises.Put(r)
+}
+
+// tellSome tells the functions that were not removed until one panics, and returns those
+// behind it: a panic in one does not keep the others from theirs.
+func tellSome[T any](ctx context.Context, subs []*raisedSub, r *Raised[T]) (rest []*raisedSub) {
+	at := 0
+	defer func() {
+		if v := recover(); v != nil {
+			subs[at].ev.panicked("OnRaised", v)
+			rest = subs[at+1:]
+		}
+	}()
+	for ; at < len(subs); at++ {
+		s := subs[at]
+		if s.removed.Load() {
+			continue
+		}
+		if typed, ok := s.alone.(*alone[T]); ok {
+			typed.fn(ctx, *r)
+		} else {
+			s.fn(ctx, withParameter(r, any(r.Parameter)))
+		}
+	}
+	return nil
+}
+
+// mayRaise returns why there is no raise, here or, unless local, elsewhere; or nil.
+func (e *Event) mayRaise(local bool) error {
+	switch {
+	case e.b.closing.Load():
+		return ErrClosed
+	case e.id.IsZero():
+		return fmt.Errorf("carillon: raise event %v: the ID is zero; it names no event", e.id)
+	case !local && e.b.cfg.Role&Publish == 0:
+		return fmt.Errorf("%w: its role is %v; use LocalOnly or change Config.Role", ErrRole, e.b.cfg.Role)
+	}
+	return nil
 }
 
 // send has the event told to the subscribers elsewhere. It does not keep payload.

@@ -70,8 +70,8 @@ func (p *parcel) miss(i int) (told []ticket) {
 // A raisedSub is one function registered with OnRaised.
 type raisedSub struct {
 	ev    *Event
-	fn    func(context.Context, *Raised[any]) // does not keep what it points to
-	alone interface {                         // nil without a definition
+	fn    func(context.Context, Raised[any])
+	alone interface { // nil without a definition
 		decode(payload []byte) error
 		tell(ctx context.Context, r *Raised[any]) // calls the function with what was decoded last
 	}
@@ -154,7 +154,7 @@ func (s *raisedSub) tell(d *delivery) {
 				told = d.miss(i)
 			}
 		} else if r.Parameter, told, ok = d.decode(i); ok {
-			s.fn(b.handlers, r)
+			s.fn(b.handlers, *r)
 		}
 		if !ok && s.ev.ordered() {
 			waitFor(b, told)
@@ -195,31 +195,6 @@ func (s *raisedSub) recovered() {
 	if v := recover(); v != nil {
 		s.ev.panicked("OnRaised", v)
 	}
-}
-
-// callAll calls the functions that were not removed, one after the other. A panic in one
-// does not keep the others from theirs.
-func callAll(ctx context.Context, subs []*raisedSub, r *Raised[any]) {
-	for len(subs) > 0 {
-		subs = callSome(ctx, subs, r)
-	}
-}
-
-// callSome calls the functions until one panics, and returns those behind it.
-func callSome(ctx context.Context, subs []*raisedSub, r *Raised[any]) (rest []*raisedSub) {
-	at := 0
-	defer func() {
-		if v := recover(); v != nil {
-			subs[at].ev.panicked("OnRaised", v)
-			rest = subs[at+1:]
-		}
-	}()
-	for ; at < len(subs); at++ {
-		if s := subs[at]; !s.removed.Load() {
-			s.fn(ctx, r)
-		}
-	}
-	return nil
 }
 
 // A tapSub is one function registered with OnReceived.

@@ -78,7 +78,7 @@ const (
 	// that instances whose settings differ understand each other.
 	maxFrameBytes = 1 << 20
 
-	defaultFrameBytes = 65 << 10
+	defaultFrameBytes = 32 << 10
 	defaultQueueBytes = 32 << 20
 
 	defaultDialTimeout      = 2 * time.Second
