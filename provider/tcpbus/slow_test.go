@@ -24,7 +24,7 @@ func mustPrefixes(s ...string) []netip.Prefix {
 // and what it could not take is counted.
 func TestSlow_PeerDelaysNobody(t *testing.T) {
 	noLeaks(t)
-	const queueBytes, frames, length = 1 << 20, 400, 60_000
+	const queueBytes, frames, length = 1 << 20, 800, 30_000
 	release := make(chan struct{})
 	open := sync.OnceFunc(func() { close(release) })
 	a := start(t, Config{QueueBytes: queueBytes}, streamID(1))
@@ -70,7 +70,7 @@ func TestSlow_PeerThatStandsStillLosesItsConnection(t *testing.T) {
 	c.connect()
 	c.nc.SetReadBuffer(4 << 10)
 	for i := range 300 {
-		in.send(t, numbered(uint64(i), 60_000))
+		in.send(t, numbered(uint64(i), 30_000))
 	}
 	eventually(t, "not connected", func() bool { pe, _ := in.peer(streamID(2)); return !pe.Connected })
 	if pe, ok := in.peer(streamID(2)); !ok || pe.QueuedFrames == 0 {
@@ -164,7 +164,7 @@ func TestClose_WaitsForNobodyLongerThanItsTime(t *testing.T) {
 	c.connect() // and reads nothing
 	setMembers(in, site.Member{Site: testSite, Stream: streamID(3), Addresses: map[string][]string{"tcp": {"127.0.0.1:1"}}})
 	for i := range 200 {
-		in.send(t, numbered(uint64(i), 60_000))
+		in.send(t, numbered(uint64(i), 30_000))
 	}
 	done := make(chan struct{})
 	go func() { in.Close(); close(done) }()

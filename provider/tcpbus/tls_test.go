@@ -76,8 +76,8 @@ func TestTLS_CarriesFramesBothWays(t *testing.T) {
 			b := start(t, Config{TLS: tt.cfg}, streamID(2))
 			introduce(a, b)
 			for i := range 200 {
-				a.send(t, numbered(uint64(i), i*199))
-				b.send(t, numbered(uint64(i), i*199))
+				a.send(t, numbered(uint64(i), i*159))
+				b.send(t, numbered(uint64(i), i*159))
 			}
 			a.awaitExactly(t, 200)
 			b.awaitExactly(t, 200)
