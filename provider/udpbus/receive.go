@@ -1,10 +1,12 @@
 package udpbus
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/net/ipv4"
@@ -13,8 +15,8 @@ import (
 )
 
 const (
-	readBatch    = 32      // datagrams taken from the kernel at once
-	datagramSize = 1 << 16 // no datagram is longer
+	readBatch    = 32      // messages taken from the kernel at once
+	datagramSize = 1 << 16 // no datagram is longer, nor are those that the kernel hands over in one piece
 	maxNames     = 256     // sources whose printed form is remembered
 )
 
@@ -27,6 +29,7 @@ func (p *Provider) read(l *link) {
 	messages := make([]ipv4.Message, readBatch)
 	for i := range messages {
 		messages[i].Buffers = [][]byte{buffer[i*datagramSize : (i+1)*datagramSize]}
+		messages[i].OOB = make([]byte, controlBytes)
 	}
 	names := make(map[netip.AddrPort]string)
 	var failures failures
@@ -68,11 +71,23 @@ func (p *Provider) deliver(l *link, messages []ipv4.Message, names map[netip.Add
 			flush()
 			from = src
 		}
-		frame := make([]byte, m.N)
-		copy(frame, m.Buffers[0])
-		frames = append(frames, frame)
+		frames = cut(frames, m.Buffers[0][:m.N], segmentOf(m.OOB[:m.NN]))
 	}
 	flush()
+}
+
+// cut appends the datagrams in a piece, which have this length, but for the last that may be
+// shorter; 0 means that it is one.
+func cut(frames [][]byte, piece []byte, length int) [][]byte {
+	if length <= 0 {
+		length = len(piece)
+	}
+	for len(piece) > 0 {
+		n := min(length, len(piece))
+		frames = append(frames, slices.Clip(bytes.Clone(piece[:n])))
+		piece = piece[n:]
+	}
+	return frames
 }
 
 func source(a net.Addr) netip.AddrPort {

@@ -60,7 +60,7 @@ func TestSend_GoesOnWhereTheKernelStopped(t *testing.T) {
 		}
 		n := min(len(ms), 1+calls%7)
 		for _, m := range ms[:n] {
-			got = append(got, m.Buffers[0]...)
+			got = append(got, bytes.Join(m.Buffers, nil)...)
 		}
 		return n, nil
 	})
@@ -72,8 +72,10 @@ func TestSend_GoesOnWhereTheKernelStopped(t *testing.T) {
 		t.Errorf("the kernel got %d bytes, not the %d sent in their order", len(got), len(want))
 	}
 	for _, m := range p.out.messages {
-		if m.Buffers[0] != nil {
-			t.Error("a frame is kept alive after Send")
+		for _, b := range m.Buffers[:cap(m.Buffers)] {
+			if b != nil {
+				t.Fatal("a frame is kept alive after Send")
+			}
 		}
 	}
 }
@@ -109,6 +111,7 @@ func TestSend_LosesWhatConcernsOneDatagram(t *testing.T) {
 			passed++
 			return 1, nil
 		})
+		p.link.Load().segments.Store(false)
 		if err := p.Send(t.Context(), frames(10)); err != nil {
 			t.Errorf("%s, %v for every second datagram: Send says %v", tt.cfg.Mode, tt.errno, err)
 		}
@@ -185,6 +188,31 @@ func TestSend_EndsWithClose(t *testing.T) {
 	p.Close()
 	if err := <-result; !errors.Is(err, provider.ErrClosed) {
 		t.Errorf("Send that waited when Close came: %v", err)
+	}
+}
+
+func TestEquals_TakesWhatTheKernelCanCut(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		sizes []int
+		want  int
+	}{
+		{"one", []int{100}, 1},
+		{"the last is shorter", []int{100, 100, 40, 100}, 3},
+		{"none is longer than the first", []int{100, 100, 101}, 2},
+		{"an empty one is no part", []int{100, 100, 0}, 2},
+		{"the first is empty", []int{0, 0}, 1},
+		{"so many", slices.Repeat([]int{10}, 200), maxSegments},
+		{"so many bytes", slices.Repeat([]int{20_000}, 10), 3},
+		{"alone though large", []int{65_507, 1}, 1},
+	} {
+		var frames [][]byte
+		for _, n := range tt.sizes {
+			frames = append(frames, make([]byte, n))
+		}
+		if got := equals(frames); got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+		}
 	}
 }
 
