@@ -54,7 +54,7 @@ var controlBytes = unix.CmsgSpace(4)
 // segmentOf returns the length of the datagrams in a piece received with this control
 // message, or 0 if it is one.
 func segmentOf(control []byte) int {
-	for len(control) > 0 {
+	for len(control) >= unix.SizeofCmsghdr {
 		h, data, rest, err := unix.ParseOneSocketControlMessage(control)
 		if err != nil {
 			return 0
