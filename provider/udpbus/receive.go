@@ -17,6 +17,7 @@ import (
 const (
 	readBatch    = 32      // messages taken from the kernel at once
 	datagramSize = 1 << 16 // no datagram is longer, nor are those that the kernel hands over in one piece
+	deliverBytes = 1 << 16 // handed over at once, about: what comes first is not kept until all is read
 	maxNames     = 256     // sources whose printed form is remembered
 )
 
@@ -50,16 +51,18 @@ func (p *Provider) read(l *link) {
 	}
 }
 
-// deliver hands over datagrams, those in a row from one source together. Frames live as long
+// deliver hands over datagrams, those in a row from one source together, unless they are many. Frames live as long
 // as somebody wants them, so each gets memory of its own.
 func (p *Provider) deliver(l *link, messages []ipv4.Message, names map[netip.AddrPort]string) {
 	var from netip.AddrPort
 	var frames [][]byte
+	size := 0
 	flush := func() {
 		if len(frames) > 0 {
 			p.env.Deliver(provider.Batch{Frames: frames, From: printed(from, names)})
 		}
-		frames = nil
+		clear(frames)
+		frames, size = frames[:0], 0
 	}
 	for i := range messages {
 		m := &messages[i]
@@ -67,10 +70,11 @@ func (p *Provider) deliver(l *link, messages []ipv4.Message, names map[netip.Add
 		if m.N == 0 || l.own(src) {
 			continue
 		}
-		if src != from {
+		if src != from || size >= deliverBytes {
 			flush()
 			from = src
 		}
+		size += m.N
 		frames = cut(frames, m.Buffers[0][:m.N], segmentOf(m.OOB[:m.NN]))
 	}
 	flush()

@@ -228,7 +228,10 @@ func TestRead_GoesOnAfterErrors(t *testing.T) {
 	p := newTest(t, Config{})
 	p.log = slog.New(slog.NewTextHandler(&log, nil))
 	heard := make(chan provider.Batch, 10)
-	p.env.Deliver = func(b provider.Batch) { heard <- b }
+	p.env.Deliver = func(b provider.Batch) {
+		b.Frames = slices.Clone(b.Frames)
+		heard <- b
+	}
 	l := &link{done: make(chan struct{})}
 	calls := 0
 	l.inMsg = kernel{read: func(ms []ipv4.Message) (int, error) {
@@ -279,6 +282,27 @@ func TestDeliver_KeepsSourcesApart(t *testing.T) {
 	p.deliver(&link{self: netip.MustParseAddrPort("192.0.2.1:7")}, messages, make(map[netip.AddrPort]string))
 	if want := []string{"192.0.2.1:1 a,b", "192.0.2.1:2 c", "192.0.2.1:1 d", "192.0.2.1:2 f"}; !slices.Equal(got, want) {
 		t.Errorf("delivered %q, want %q", got, want)
+	}
+}
+
+// Much that arrives together is handed over in parts, so that the first of it waits for no more.
+func TestDeliver_HandsOverInParts(t *testing.T) {
+	p := newTest(t, Config{})
+	var parts []int
+	p.env.Deliver = func(b provider.Batch) {
+		n := 0
+		for _, f := range b.Frames {
+			n += len(f)
+		}
+		parts = append(parts, n)
+	}
+	var messages []ipv4.Message
+	for range 10 {
+		messages = append(messages, ipv4.Message{Buffers: [][]byte{make([]byte, 40_000)}, N: 40_000, Addr: &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}})
+	}
+	p.deliver(new(link), messages, make(map[netip.AddrPort]string))
+	if want := slices.Repeat([]int{80_000}, 5); !slices.Equal(parts, want) {
+		t.Errorf("handed over %d bytes, want %d", parts, want)
 	}
 }
 
