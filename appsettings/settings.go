@@ -160,7 +160,8 @@ type UDP struct {
 	// Peers are the addresses, host:port, of all instances in unicast mode.
 	Peers []string
 
-	// MaxFrameBytes bounds one datagram. Zero means 1,200.
+	// MaxFrameBytes bounds one datagram. Zero means 1,200, or 32,768 where Interface is
+	// the loopback interface.
 	MaxFrameBytes int
 }
 

@@ -256,7 +256,7 @@ func (m *Machine) Next() time.Time {
 	if !m.send.stalledAt.IsZero() {
 		at = earlier(at, m.stallNext())
 	}
-	at = earlier(at, m.shutNext())
+	at = earlier(at, m.send.shutEnd)
 	for _, p := range m.peers {
 		if len(p.gaps) > 0 {
 			at = earlier(at, p.gaps[0].since.Add(m.cfg.MissedAfter))

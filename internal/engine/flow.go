@@ -138,6 +138,20 @@ func (m *Machine) room(now time.Time, need int) int {
 	return room
 }
 
+// planShut notes when room will next change by itself, after it was looked at.
+func (m *Machine) planShut() {
+	s := &m.send
+	s.shutEnd = time.Time{}
+	if !m.Shut() {
+		return
+	}
+	for _, p := range m.peers {
+		if p.short {
+			s.shutEnd = earlier(s.shutEnd, m.stallEnd(s.shutAt, p))
+		}
+	}
+}
+
 // allowed returns how many of the frames that are ready may be taken now, and whether
 // the one being built may follow them.
 func (m *Machine) allowed(now time.Time) (n int, last bool) {
@@ -157,6 +171,7 @@ func (m *Machine) allowed(now time.Time) (n int, last bool) {
 	case n > 0 || s.shutAt.IsZero():
 		s.shutAt = now
 	}
+	m.planShut()
 	return n, last
 }
 
@@ -168,19 +183,7 @@ func (m *Machine) reopen(now time.Time, fx *Effects) {
 	if need, _ := m.need(0); m.room(now, need) >= need {
 		fx.Send = true
 	}
-}
-
-// shutNext returns when room will next change by itself.
-func (m *Machine) shutNext() (at time.Time) {
-	if !m.Shut() {
-		return at
-	}
-	for _, p := range m.peers {
-		if p.counts && p.short {
-			at = earlier(at, m.stallEnd(m.send.shutAt, p))
-		}
-	}
-	return at
+	m.planShut()
 }
 
 // caughtUp reports whether p is near enough to the end of the stream to count.

@@ -54,6 +54,7 @@ type sender struct {
 	stalledAt time.Time // when a receiver began to pace Raise; zero: none does
 	slow      bool      // one may pace it: some that counts was behind after the last Take
 	shutAt    time.Time // since when the credit of receivers keeps back what waits; zero: it does not
+	shutEnd   time.Time // when one of those stops counting, if nothing comes before
 
 	olds []*oldStream // those that this one replaces, the last one last
 }

@@ -29,6 +29,7 @@ func DefaultGroup() netip.Addr { return netip.AddrFrom4([4]byte{239, 255, 67, 82
 
 const (
 	defaultFrameBytes = 1200
+	localFrameBytes   = 32 << 10 // where no datagram leaves the machine
 	minFrameBytes     = 512
 	maxFrameBytes     = 65507   // what one IPv4 datagram holds
 	readBufferBytes   = 4 << 20 // asked of the kernel
@@ -69,7 +70,9 @@ type Config struct {
 	// MaxFrameBytes bounds one frame, which is one datagram. More carries more
 	// events at once, but every network on the way must take it whole: with
 	// 1,500-byte Ethernet that is 1,472, with jumbo frames 8,972, on the loopback
-	// interface 65,507, which is the most. 0 means 1,200; at least 512.
+	// interface 65,507, which is the most. At least 512. 0 means 1,200, which passes everywhere; or
+	// 32,768 where Interface names the loopback interface or one of its addresses, since
+	// all instances are on this machine then.
 	MaxFrameBytes int
 }
 
@@ -103,11 +106,24 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.MaxFrameBytes == 0 {
 		c.MaxFrameBytes = defaultFrameBytes
+		if c.local() {
+			c.MaxFrameBytes = localFrameBytes
+		}
 	}
 	if c.MaxFrameBytes < minFrameBytes || c.MaxFrameBytes > maxFrameBytes {
 		return c, fmt.Errorf("udp: MaxFrameBytes %d: want %d to %d, or 0 for %d", c.MaxFrameBytes, minFrameBytes, maxFrameBytes, defaultFrameBytes)
 	}
 	return c.checkPeers()
+}
+
+// local reports whether Interface says that no datagram leaves the machine. An interface that is
+// chosen when the Provider starts is too late for that: how long frames are is asked before.
+func (c Config) local() bool {
+	if a, err := netip.ParseAddr(c.Interface); err == nil {
+		return a.IsLoopback()
+	}
+	ifi, err := net.InterfaceByName(c.Interface)
+	return err == nil && ifi.Flags&net.FlagLoopback != 0
 }
 
 // checkPeers looks at what concerns unicast mode.

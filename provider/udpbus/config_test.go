@@ -21,6 +21,43 @@ func TestConfig_HasDefaults(t *testing.T) {
 	}
 }
 
+func TestConfig_FramesAreLargeWhereNoneLeavesTheMachine(t *testing.T) {
+	for _, tt := range []struct {
+		cfg  Config
+		want int
+	}{
+		{Config{Interface: "127.0.0.1"}, 32768},
+		{Config{Interface: "127.9.9.9"}, 32768},
+		{Config{Interface: "::1"}, 32768},
+		{Config{Interface: loopback(t)}, 32768},
+		{Config{Interface: "127.0.0.1", MaxFrameBytes: 1200}, 1200},
+		{Config{Interface: "192.0.2.1"}, 1200},
+		{Config{Interface: "no-such-if0"}, 1200},
+		{Config{}, 1200},
+	} {
+		p, err := New(tt.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.Capabilities().MaxFrameBytes; got != tt.want {
+			t.Errorf("Interface %q, MaxFrameBytes %d: frames of %d bytes, want %d", tt.cfg.Interface, tt.cfg.MaxFrameBytes, got, tt.want)
+		}
+	}
+}
+
+// loopback returns the name of the loopback interface.
+func loopback(t *testing.T) string {
+	nics, err := systemInterfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lo, ok := holder(nics, localhost())
+	if !ok {
+		t.Fatal("no interface has 127.0.0.1")
+	}
+	return lo.name
+}
+
 func TestConfig_RefusesWhatCannotBe(t *testing.T) {
 	for _, tt := range []struct {
 		name string

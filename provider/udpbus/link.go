@@ -38,9 +38,10 @@ type link struct {
 	group   netip.AddrPort // where datagrams go; not valid in unicast mode
 	granted int            // bytes of receive buffer that the kernel gave
 
-	closing atomic.Bool
-	once    sync.Once
-	done    chan struct{} // closed when its reader has ended
+	segments atomic.Bool // several datagrams of one length are given to the kernel in one piece
+	closing  atomic.Bool
+	once     sync.Once
+	done     chan struct{} // closed when its reader has ended
 }
 
 // open opens the sockets at a place.
@@ -204,8 +205,14 @@ func (l *link) prepare() error {
 		return explain("ask for the receive buffer", err)
 	}
 	v6 := isV6(l.out)
-	if err := control(l.out, func(fd uintptr) error { return dontFragment(fd, v6) }); err != nil {
+	if err := control(l.out, func(fd uintptr) error {
+		l.segments.Store(sendsSegments(fd))
+		return dontFragment(fd, v6)
+	}); err != nil {
 		return explain("switch IP fragmentation off", err)
+	}
+	if err := control(l.in, func(fd uintptr) error { receiveSegments(fd); return nil }); err != nil {
+		return explain("ask for datagrams in one piece", err)
 	}
 	if l.group.IsValid() {
 		// Receivers overlook an empty datagram, and without a route, or with a firewall, it does

@@ -1,10 +1,12 @@
 package udpbus
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/net/ipv4"
@@ -13,8 +15,9 @@ import (
 )
 
 const (
-	readBatch    = 32      // datagrams taken from the kernel at once
-	datagramSize = 1 << 16 // no datagram is longer
+	readBatch    = 32      // messages taken from the kernel at once
+	datagramSize = 1 << 16 // no datagram is longer, nor are those that the kernel hands over in one piece
+	deliverBytes = 1 << 16 // handed over at once, about: what comes first is not kept until all is read
 	maxNames     = 256     // sources whose printed form is remembered
 )
 
@@ -27,6 +30,7 @@ func (p *Provider) read(l *link) {
 	messages := make([]ipv4.Message, readBatch)
 	for i := range messages {
 		messages[i].Buffers = [][]byte{buffer[i*datagramSize : (i+1)*datagramSize]}
+		messages[i].OOB = make([]byte, controlBytes)
 	}
 	names := make(map[netip.AddrPort]string)
 	var failures failures
@@ -47,16 +51,18 @@ func (p *Provider) read(l *link) {
 	}
 }
 
-// deliver hands over datagrams, those in a row from one source together. Frames live as long
+// deliver hands over datagrams, those in a row from one source together, unless they are many. Frames live as long
 // as somebody wants them, so each gets memory of its own.
 func (p *Provider) deliver(l *link, messages []ipv4.Message, names map[netip.AddrPort]string) {
 	var from netip.AddrPort
 	var frames [][]byte
+	size := 0
 	flush := func() {
 		if len(frames) > 0 {
 			p.env.Deliver(provider.Batch{Frames: frames, From: printed(from, names)})
 		}
-		frames = nil
+		clear(frames)
+		frames, size = frames[:0], 0
 	}
 	for i := range messages {
 		m := &messages[i]
@@ -64,15 +70,28 @@ func (p *Provider) deliver(l *link, messages []ipv4.Message, names map[netip.Add
 		if m.N == 0 || l.own(src) {
 			continue
 		}
-		if src != from {
+		if src != from || size >= deliverBytes {
 			flush()
 			from = src
 		}
-		frame := make([]byte, m.N)
-		copy(frame, m.Buffers[0])
-		frames = append(frames, frame)
+		size += m.N
+		frames = cut(frames, m.Buffers[0][:m.N], segmentOf(m.OOB[:m.NN]))
 	}
 	flush()
+}
+
+// cut appends the datagrams in a piece, which have this length, but for the last that may be
+// shorter; 0 means that it is one.
+func cut(frames [][]byte, piece []byte, length int) [][]byte {
+	if length <= 0 {
+		length = len(piece)
+	}
+	for len(piece) > 0 {
+		n := min(length, len(piece))
+		frames = append(frames, slices.Clip(bytes.Clone(piece[:n])))
+		piece = piece[n:]
+	}
+	return frames
 }
 
 func source(a net.Addr) netip.AddrPort {

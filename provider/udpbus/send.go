@@ -15,12 +15,19 @@ import (
 	"github.com/carillon-go/carillon/provider"
 )
 
-// writeBatch is how many datagrams are given to the kernel at once.
-const writeBatch = 64
+const (
+	// writeBatch is how many messages are given to the kernel at once.
+	writeBatch = 64
+
+	// What the kernel cuts into datagrams, as far as Linux has it since the beginning.
+	maxSegments     = 64
+	maxSegmentBytes = 65_000 // an IP packet with its headers has at most 65,535
+)
 
 // outbox is memory that one Send after the other uses.
 type outbox struct {
-	messages []ipv4.Message
+	messages []ipv4.Message // each with one datagram, or with several of one length
+	single   []ipv4.Message // those of one that was refused
 	to       []*net.UDPAddr // parallel to dests
 	dests    []netip.AddrPort
 }
@@ -103,27 +110,27 @@ func equal(a, b []netip.AddrPort) bool {
 	return true
 }
 
-// write gives the kernel one datagram per frame and destination, frame by frame. p.sendMu is held.
+// write gives the kernel one datagram per frame and destination. p.sendMu is held.
 func (p *Provider) write(l *link, frames [][]byte) error {
 	if p.out.messages == nil {
 		p.out.messages = make([]ipv4.Message, writeBatch)
-		for i := range p.out.messages {
-			p.out.messages[i].Buffers = make([][]byte, 1)
-		}
 	}
-	defer func() { // keep no frame alive
-		for i := range p.out.messages {
-			p.out.messages[i].Buffers[0] = nil
-		}
-	}()
+	defer forget(p.out.messages)
 	to, n := p.destinations(l), 0
-	for _, f := range frames {
+	for len(frames) > 0 {
+		together := 1
+		if l.segments.Load() {
+			together = equals(frames)
+		}
 		for _, d := range to {
 			if p.cfg.Mode == Unicast && l.own(source(d)) {
 				continue // a list may be the same in all instances
 			}
 			m := &p.out.messages[n]
-			m.Buffers[0], m.Addr = f, d
+			m.Buffers, m.Addr, m.OOB = append(m.Buffers[:0], frames[:together]...), d, m.OOB[:0]
+			if together > 1 {
+				m.OOB = segmentSize(m.OOB, len(frames[0]))
+			}
 			if n++; n == writeBatch {
 				if err := p.writeAll(l, p.out.messages); err != nil {
 					return err
@@ -131,8 +138,33 @@ func (p *Provider) write(l *link, frames [][]byte) error {
 				n = 0
 			}
 		}
+		frames = frames[together:]
 	}
 	return p.writeAll(l, p.out.messages[:n])
+}
+
+// equals returns how many frames from the front can go in one piece that the kernel cuts: all are of one
+// length, and only the last may be shorter.
+func equals(frames [][]byte) int {
+	size := len(frames[0])
+	total := size
+	for n, f := range frames[1:] {
+		total += len(f)
+		if n+1 == maxSegments || total > maxSegmentBytes || len(f) > size || len(f) == 0 {
+			return n + 1
+		}
+		if len(f) < size {
+			return n + 2
+		}
+	}
+	return len(frames)
+}
+
+// forget keeps no frame alive.
+func forget(messages []ipv4.Message) {
+	for i := range messages {
+		clear(messages[i].Buffers[:cap(messages[i].Buffers)])
+	}
 }
 
 func (p *Provider) writeAll(l *link, messages []ipv4.Message) error {
@@ -140,7 +172,12 @@ func (p *Provider) writeAll(l *link, messages []ipv4.Message) error {
 		n, err := l.outMsg.WriteBatch(messages, 0)
 		if err != nil && n <= 0 {
 			// It is the first one that the kernel did not take.
-			if !p.forgive(l, messages[0], err) {
+			m := &messages[0]
+			if len(m.Buffers) > 1 && !l.closing.Load() && !isTimeout(err) {
+				if err := p.writeApart(l, m, err); err != nil {
+					return err
+				}
+			} else if !p.forgive(l, m, err) {
 				return err
 			}
 			n = 1
@@ -150,8 +187,22 @@ func (p *Provider) writeAll(l *link, messages []ipv4.Message) error {
 	return nil
 }
 
+// writeApart sends the datagrams of a message one by one, because the kernel did not take them in one piece. If it
+// never will on this link, it is not tried again.
+func (p *Provider) writeApart(l *link, m *ipv4.Message, why error) error {
+	if segmentsRefused(why) && l.segments.Swap(false) {
+		p.log.LogAttrs(p.ctx, slog.LevelInfo, "the interface takes datagrams one by one only, which is slower", slog.String(keyError, why.Error()))
+	}
+	defer func() { forget(p.out.single) }()
+	p.out.single = p.out.single[:0]
+	for i := range m.Buffers {
+		p.out.single = append(p.out.single, ipv4.Message{Buffers: m.Buffers[i : i+1], Addr: m.Addr})
+	}
+	return p.writeAll(l, p.out.single)
+}
+
 // forgive reports whether err concerns one datagram alone and the next may pass.
-func (p *Provider) forgive(l *link, m ipv4.Message, err error) bool {
+func (p *Provider) forgive(l *link, m *ipv4.Message, err error) bool {
 	switch {
 	case l.closing.Load(), isTimeout(err):
 		return false

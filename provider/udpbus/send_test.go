@@ -60,7 +60,7 @@ func TestSend_GoesOnWhereTheKernelStopped(t *testing.T) {
 		}
 		n := min(len(ms), 1+calls%7)
 		for _, m := range ms[:n] {
-			got = append(got, m.Buffers[0]...)
+			got = append(got, bytes.Join(m.Buffers, nil)...)
 		}
 		return n, nil
 	})
@@ -72,8 +72,10 @@ func TestSend_GoesOnWhereTheKernelStopped(t *testing.T) {
 		t.Errorf("the kernel got %d bytes, not the %d sent in their order", len(got), len(want))
 	}
 	for _, m := range p.out.messages {
-		if m.Buffers[0] != nil {
-			t.Error("a frame is kept alive after Send")
+		for _, b := range m.Buffers[:cap(m.Buffers)] {
+			if b != nil {
+				t.Fatal("a frame is kept alive after Send")
+			}
 		}
 	}
 }
@@ -109,6 +111,7 @@ func TestSend_LosesWhatConcernsOneDatagram(t *testing.T) {
 			passed++
 			return 1, nil
 		})
+		p.link.Load().segments.Store(false)
 		if err := p.Send(t.Context(), frames(10)); err != nil {
 			t.Errorf("%s, %v for every second datagram: Send says %v", tt.cfg.Mode, tt.errno, err)
 		}
@@ -188,6 +191,31 @@ func TestSend_EndsWithClose(t *testing.T) {
 	}
 }
 
+func TestEquals_TakesWhatTheKernelCanCut(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		sizes []int
+		want  int
+	}{
+		{"one", []int{100}, 1},
+		{"the last is shorter", []int{100, 100, 40, 100}, 3},
+		{"none is longer than the first", []int{100, 100, 101}, 2},
+		{"an empty one is no part", []int{100, 100, 0}, 2},
+		{"the first is empty", []int{0, 0}, 1},
+		{"so many", slices.Repeat([]int{10}, 200), maxSegments},
+		{"so many bytes", slices.Repeat([]int{20_000}, 10), 3},
+		{"alone though large", []int{65_507, 1}, 1},
+	} {
+		var frames [][]byte
+		for _, n := range tt.sizes {
+			frames = append(frames, make([]byte, n))
+		}
+		if got := equals(frames); got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestSend_BeforeStartIsAnError(t *testing.T) {
 	p := newTest(t, Config{})
 	if err := p.Send(t.Context(), frames(1)); err == nil || errors.Is(err, provider.ErrClosed) {
@@ -200,7 +228,10 @@ func TestRead_GoesOnAfterErrors(t *testing.T) {
 	p := newTest(t, Config{})
 	p.log = slog.New(slog.NewTextHandler(&log, nil))
 	heard := make(chan provider.Batch, 10)
-	p.env.Deliver = func(b provider.Batch) { heard <- b }
+	p.env.Deliver = func(b provider.Batch) {
+		b.Frames = slices.Clone(b.Frames)
+		heard <- b
+	}
 	l := &link{done: make(chan struct{})}
 	calls := 0
 	l.inMsg = kernel{read: func(ms []ipv4.Message) (int, error) {
@@ -251,6 +282,27 @@ func TestDeliver_KeepsSourcesApart(t *testing.T) {
 	p.deliver(&link{self: netip.MustParseAddrPort("192.0.2.1:7")}, messages, make(map[netip.AddrPort]string))
 	if want := []string{"192.0.2.1:1 a,b", "192.0.2.1:2 c", "192.0.2.1:1 d", "192.0.2.1:2 f"}; !slices.Equal(got, want) {
 		t.Errorf("delivered %q, want %q", got, want)
+	}
+}
+
+// Much that arrives together is handed over in parts, so that the first of it waits for no more.
+func TestDeliver_HandsOverInParts(t *testing.T) {
+	p := newTest(t, Config{})
+	var parts []int
+	p.env.Deliver = func(b provider.Batch) {
+		n := 0
+		for _, f := range b.Frames {
+			n += len(f)
+		}
+		parts = append(parts, n)
+	}
+	var messages []ipv4.Message
+	for range 10 {
+		messages = append(messages, ipv4.Message{Buffers: [][]byte{make([]byte, 40_000)}, N: 40_000, Addr: &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}})
+	}
+	p.deliver(new(link), messages, make(map[netip.AddrPort]string))
+	if want := slices.Repeat([]int{80_000}, 5); !slices.Equal(parts, want) {
+		t.Errorf("handed over %d bytes, want %d", parts, want)
 	}
 }
 

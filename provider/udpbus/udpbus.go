@@ -13,8 +13,8 @@
 // One datagram per frame, sent once, whatever the number of instances. Nothing is repeated,
 // ordered or acknowledged: datagrams may be lost, overtaken or
 // doubled, and the Broker, which numbers them, notices. Instances on one machine hear each
-// other; none hears itself. A receiver that is too slow loses what its
-// kernel's buffer cannot hold, and delays nobody. When the interface goes
+// other; none hears itself. What the kernel's buffer cannot hold is lost; its size is told through
+// Env.ReceiveBuffer, so that senders are paced. When the interface goes
 // away, Send fails; when it is back, or has another address, the group is joined
 // again and Reconnected is called.
 //
@@ -24,19 +24,19 @@
 // # Limits
 //
 // A frame sent has at most [Config.MaxFrameBytes], 1,200 by default, so that it
-// passes everywhere without IP fragmentation, which is switched off. Frames received may
-// have any length. Multicast and broadcast end at the next router unless TTL
+// passes everywhere without IP fragmentation, which is switched off, and 32,768 on the
+// loopback interface. Frames received may have any length. Multicast and broadcast end at the next router unless TTL
 // and the network are set up for more, and few clouds pass them at all.
 //
 // # Requirements
 //
 // Multicast needs an interface of the network shared by the instances; a switch
 // with IGMP snooping needs an IGMP querier. The kernel should grant a receive
-// buffer of 4 MiB (Linux: net.core.rmem_max); what it granted is logged. Unicast
+// buffer of 4 MiB (Linux: net.core.rmem_max); what it granted is logged. With less senders wait more often. Unicast
 // needs a port of its own for each instance on a machine.
 //
-// Developed and tested on Linux. Elsewhere datagrams are sent and received one
-// by one.
+// Developed and tested on Linux, where many datagrams cross into the kernel at once, and those of one length
+// in one piece, if the interface takes that. Elsewhere they are sent and received one by one.
 package udpbus
 
 import (
