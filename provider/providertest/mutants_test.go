@@ -802,6 +802,9 @@ func blocking(fn func(context.Context) context.Context) func(*testing.T, *mutant
 			ctx, cancel := context.WithCancel(fn(ctx))
 			defer cancel()
 			defer context.AfterFunc(t.Context(), cancel)()
+			for i := 0; i < 10 && busy.Load() == 0; i++ { // its delivery may not have begun yet
+				pause(time.Millisecond)
+			}
 			for busy.Load() > 0 {
 				pause(time.Millisecond)
 				if err := ctx.Err(); err != nil {
