@@ -4,8 +4,13 @@ package system
 
 import (
 	"context"
+	"errors"
 	"io"
 )
+
+// ErrMissing says that something a System needs is not on this machine, such as a server's program. The run
+// then goes on without the System. Wrapped by the errors of Serve, Publish and Subscribe.
+var ErrMissing = errors.New("not on this machine")
 
 // A Spec is one run's setting, the same in every process of it.
 type Spec struct {
@@ -52,4 +57,12 @@ type Publisher interface {
 	Publish(event []byte) error      // does not keep event; blocks as the system blocks
 	Flush() error                    // hands over what is buffered; called at the end and, at open-loop rates, whenever the publisher falls idle
 	Close() error
+}
+
+// A Reporter is a Publisher, or what Subscribe returned, that has something to say about the run when all
+// its events have been received, before it is closed. It is optional.
+type Reporter interface {
+	// Report returns facts worth a footnote, such as frames that were repeated, and an error if the run
+	// does not count, such as events that the system itself says it lost. Both may be empty.
+	Report() (facts string, err error)
 }
