@@ -46,7 +46,7 @@ type System struct {
 // A Server is what Serve started.
 type Server struct {
 	Address string
-	PIDs    []int // whose CPU and memory count
+	PIDs    []int // whose CPU and memory count, with all their descendants
 	Stop    func() error
 }
 
