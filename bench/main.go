@@ -1,0 +1,67 @@
+//go:build linux
+
+// Bench measures Carillon beside what people would pick instead, and beside what sockets alone can do: processes
+// on the loopback interface, one that publishes and several that subscribe, every event delivered to all of them.
+//
+//	bench list              what can be measured
+//	bench one tcpbus        one measurement of one system
+//
+// The exit status is 0 if all was measured, 1 if a system lost or doubled events or a guard's bound was not
+// kept, 2 if something could not be done at all.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/carillon-go/carillon/bench/internal/harness"
+)
+
+// commands are those of the program.
+type commands struct {
+	List listCommand `cmd:"" help:"Names what can be measured."`
+	One  oneCommand  `cmd:"" help:"Measures one system once, and prints it."`
+}
+
+func main() {
+	if len(os.Args) == 3 && os.Args[1] == harness.ChildArgument {
+		os.Exit(harness.Child(os.Args[2], find))
+	}
+	os.Exit(run(os.Args[1:]))
+}
+
+// errShort says that a measurement was made, and is not good enough.
+var errShort = errors.New("short of what must hold")
+
+func run(args []string) int {
+	var c commands
+	parser, err := kong.New(&c, kong.Name("bench"), kong.Description("Measures Carillon beside other ways to carry events."), kong.UsageOnError())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return 2
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	switch err := parsed.Run(); {
+	case err == nil:
+		return 0
+	case errors.Is(err, errShort):
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return 1
+	default:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return 2
+	}
+}
