@@ -46,7 +46,8 @@ type System struct {
 // A Server is what Serve started.
 type Server struct {
 	Address string
-	PIDs    []int // whose CPU and memory count, with all their descendants
+	Version string // of the product, where Title cannot know it; else empty
+	PIDs    []int  // whose CPU and memory count, with all their descendants
 	Stop    func() error
 }
 

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"syscall"
 
@@ -23,6 +24,21 @@ func Program(debianPackage string, patterns ...string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%s is %w; install the Debian package %s", filepath.Base(patterns[0]), system.ErrMissing, debianPackage)
+}
+
+var dotted = regexp.MustCompile(`\d+(\.\d+)+`)
+
+// Version returns the first number with dots in what a program prints about itself.
+func Version(program string, args ...string) (string, error) {
+	out, err := exec.Command(program, args...).Output()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", program, err)
+	}
+	version := dotted.FindString(string(out))
+	if version == "" {
+		return "", fmt.Errorf("%s names no version: %q", program, out)
+	}
+	return version, nil
 }
 
 // A Folder is where a server keeps its files, and the user who runs it: the product's own, because some
