@@ -21,6 +21,8 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/carillon-go/carillon/bench/internal/harness"
+	"github.com/carillon-go/carillon/bench/internal/opponent/nats/natsserver"
+	"github.com/carillon-go/carillon/bench/internal/own"
 )
 
 // commands are those of the program.
@@ -33,6 +35,10 @@ func main() {
 	if len(os.Args) == 3 && os.Args[1] == harness.ChildArgument {
 		os.Exit(harness.Child(os.Args[2], find))
 	}
+	if len(os.Args) == 4 && os.Args[1] == own.NewcomerArgument {
+		os.Exit(own.Newcomer(os.Args[2], os.Args[3]))
+	}
+	natsserver.RunIfAsked()
 	os.Exit(run(os.Args[1:]))
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/carillon-go/carillon/bench/internal/limit"
+	"github.com/carillon-go/carillon/bench/internal/opponent"
 	"github.com/carillon-go/carillon/bench/internal/own"
 	"github.com/carillon-go/carillon/bench/internal/system"
 )
@@ -14,6 +15,7 @@ import (
 func systems() []system.System {
 	return slices.Concat(
 		own.Systems(),
+		opponent.Systems(),
 		limit.Systems(),
 	)
 }

@@ -79,10 +79,16 @@ func (a answer) error() error {
 	case a.Err == "":
 		return nil
 	case a.Missing:
-		return fmt.Errorf("%s: %w", a.Err, system.ErrMissing)
+		return missingError(a.Err)
 	}
 	return errors.New(a.Err)
 }
+
+// A missingError is a system.ErrMissing that has come from another process.
+type missingError string
+
+func (e missingError) Error() string { return string(e) }
+func (missingError) Unwrap() error   { return system.ErrMissing }
 
 func failed(err error) answer {
 	return answer{Err: err.Error(), Missing: errors.Is(err, system.ErrMissing)}
