@@ -5,6 +5,8 @@
 //
 //	bench list              what can be measured
 //	bench one tcpbus        one measurement of one system
+//	bench quick             every goal, in less than three minutes
+//	bench guard             whether something has collapsed, in about a minute
 //
 // The exit status is 0 if all was measured, 1 if a system lost or doubled events or a guard's bound was not
 // kept, 2 if something could not be done at all.
@@ -27,8 +29,10 @@ import (
 
 // commands are those of the program.
 type commands struct {
-	List listCommand `cmd:"" help:"Names what can be measured."`
-	One  oneCommand  `cmd:"" help:"Measures one system once, and prints it."`
+	List  listCommand  `cmd:"" help:"Names what can be measured."`
+	One   oneCommand   `cmd:"" help:"Measures one system once, and prints it."`
+	Quick quickCommand `cmd:"" help:"Measures every goal in less than three minutes, and prints a line for each."`
+	Guard guardCommand `cmd:"" help:"Measures what needs no server but NATS in about a minute; fails if a goal is below half of what must hold."`
 }
 
 func main() {

@@ -25,6 +25,15 @@ func CPU(pid int) (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
+// ThreadCPU returns the processor time that the calling thread has used. The caller has locked the goroutine to it.
+func ThreadCPU() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts); err != nil {
+		panic(err) // there is no Linux without it
+	}
+	return time.Duration(ts.Nano())
+}
+
 // Memory returns what a process has resident in memory, now and at most, in bytes.
 func Memory(pid int) (now, peak int64, err error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
