@@ -5,6 +5,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,8 +32,8 @@ type Daemon struct {
 }
 
 // Start starts cmd, with what it prints in the file log, and returns when ready returns nil. It calls ready
-// again and again, and gives up when the process ends, ctx does, or a minute has passed. The process is
-// killed when this one ends.
+// again and again, and gives up when the process ends, ctx does, or a minute has passed. When this process
+// ends, the other one is sent cmd.SysProcAttr.Pdeathsig, or is killed if that is zero.
 func Start(ctx context.Context, cmd *exec.Cmd, log string, ready func(ctx context.Context) error) (*Daemon, error) {
 	out, err := os.Create(log)
 	if err != nil {
@@ -43,7 +44,9 @@ func Start(ctx context.Context, cmd *exec.Cmd, log string, ready func(ctx contex
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	if cmd.SysProcAttr.Pdeathsig == 0 {
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
 
 	d := &Daemon{cmd: cmd, log: log, ended: make(chan struct{})}
 	started := make(chan error)
@@ -131,6 +134,20 @@ func FreeAddress() (string, error) {
 	}
 	defer l.Close()
 	return l.Addr().String(), nil
+}
+
+// Prints returns a function for Start: ready when the process has printed text into the file log.
+func Prints(log, text string) func(ctx context.Context) error {
+	return func(context.Context) error {
+		printed, err := os.ReadFile(log)
+		if err != nil {
+			return err
+		}
+		if !bytes.Contains(printed, []byte(text)) {
+			return fmt.Errorf("it has not yet printed %q", text)
+		}
+		return nil
+	}
 }
 
 // Accepts returns a function for Start: ready when the address takes a TCP connection.

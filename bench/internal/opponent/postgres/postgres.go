@@ -76,6 +76,7 @@ func serve(ctx context.Context, s system.Spec) (*system.Server, error) {
 	}
 	cmd := folder.Command(postgres, "-D", data, "-h", host, "-p", port, "-k", "",
 		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT // killed, it would leave shared memory behind
 	d, err := daemon.Start(ctx, cmd, filepath.Join(s.Dir, "postgres.log"), func(ctx context.Context) error {
 		conn, err := pgx.Connect(ctx, dsn(address))
 		if err != nil {

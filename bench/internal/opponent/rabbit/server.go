@@ -71,7 +71,8 @@ func serve(ctx context.Context, s system.Spec) (*system.Server, error) {
 		// The script then becomes the server instead of waiting for it.
 		"RABBITMQ_ALLOW_INPUT=1",
 	)
-	server, err := daemon.Start(ctx, cmd, filepath.Join(s.Dir, "rabbitmq.log"), daemon.Accepts(address))
+	log := filepath.Join(s.Dir, "rabbitmq.log")
+	server, err := daemon.Start(ctx, cmd, log, daemon.Prints(log, "Starting broker... completed")) // it listens before
 	if err != nil {
 		return nil, errors.Join(err, stopMapper())
 	}

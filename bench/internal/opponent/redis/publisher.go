@@ -8,7 +8,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-const pipeline = 256 // commands at most
+const pipeline = 1024 // commands at most; with fewer, more round trips are waited for
 
 // A batch is what goes to the server in one pipeline.
 type batch struct {

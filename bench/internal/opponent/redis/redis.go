@@ -28,7 +28,7 @@ func Systems() []system.System {
 		Note: fmt.Sprintf("client-output-buffer-limit pubsub 0 0 0, so that the server cuts no slow subscriber off; nothing "+
 			"saved to disk; up to %d PUBLISH commands in a pipeline, two pipelines at a time; at most once", pipeline),
 		Serve: serve,
-		Publish: func(ctx context.Context, _ system.Spec, address string) (system.Publisher, error) {
+		Publish: func(_ context.Context, _ system.Spec, address string) (system.Publisher, error) {
 			return newPublisher(address)
 		},
 		Subscribe: subscribe,

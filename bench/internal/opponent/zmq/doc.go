@@ -5,8 +5,7 @@ package zmq
 const (
 	name  = "zmq"
 	title = "ZeroMQ PUB/SUB"
-)
 
-// note says what differs from the library's own settings.
-const note = "high-water marks 0: nothing is dropped, whatever memory that takes; XPUB, which is PUB that tells who has " +
-	"subscribed; at most once"
+	note = "XPUB, which is PUB that tells who has subscribed, with XPUB_NODROP: the publisher waits instead of dropping; " +
+		"high-water marks of 100,000 events instead of 1,000; at most once"
+)
