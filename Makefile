@@ -103,6 +103,13 @@ sim-loss: ## what is missed at 1, 5, 20 and 50 % loss, last messages before sile
 bench: ## every benchmark of all modules
 	@for dir in $(MODULES); do go -C "$$dir" test -run='^$$' -bench='$(BENCH)' -benchmem -p=1 ./...; done
 
+# ZeroMQ is linked where its C library is.
+BENCHTAGS = $(shell pkg-config --exists libzmq 2>/dev/null && echo zmq)
+
+.PHONY: bench-opponents
+bench-opponents: $(BIN)/testall ## what Carillon is measured beside carries events at all; needs its servers, names those that are missing
+	@$(BIN)/testall $(NOSKIP) $(CURDIR)/bench -- -race -vet=off -p=1 -timeout=10m -tags=opponents,$(BENCHTAGS) -run='^TestSystems_'
+
 .PHONY: chaos
 chaos: $(BIN)/chaos $(BIN)/carillon ## real processes in network namespaces, disturbed in every way (Linux, root)
 	@$(BIN)/chaos run -run='$(RUN)'
