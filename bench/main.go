@@ -6,6 +6,9 @@
 //	bench list              what can be measured
 //	bench one tcpbus        one measurement of one system
 //	bench quick             every goal, in less than three minutes
+//	bench local, start, idle, growth
+//	                        a part of that
+//	bench run               everything, into docs/performance.md
 //	bench guard             whether something has collapsed, in about a minute
 //
 // The exit status is 0 if all was measured, 1 if a system lost or doubled events or a guard's bound was not
@@ -25,25 +28,39 @@ import (
 	"github.com/carillon-go/carillon/bench/internal/harness"
 	"github.com/carillon-go/carillon/bench/internal/opponent/nats/natsserver"
 	"github.com/carillon-go/carillon/bench/internal/own"
+	"github.com/carillon-go/carillon/bench/internal/system"
 )
 
 // commands are those of the program.
 type commands struct {
-	List  listCommand  `cmd:"" help:"Names what can be measured."`
-	One   oneCommand   `cmd:"" help:"Measures one system once, and prints it."`
-	Quick quickCommand `cmd:"" help:"Measures every goal in less than three minutes, and prints a line for each."`
-	Guard guardCommand `cmd:"" help:"Measures what needs no server but NATS in about a minute; fails if a goal is below half of what must hold."`
+	List   listCommand   `cmd:"" help:"Names what can be measured."`
+	One    oneCommand    `cmd:"" help:"Measures one system once, and prints it."`
+	Quick  quickCommand  `cmd:"" help:"Measures every goal in less than three minutes, and prints a line for each."`
+	Local  localCommand  `cmd:"" help:"Measures a raise that stays in its process."`
+	Start  startCommand  `cmd:"" help:"Measures the start of a process, part by part."`
+	Idle   idleCommand   `cmd:"" help:"Measures instances that do nothing."`
+	Growth growthCommand `cmd:"" help:"Measures what an event costs its sender as the site grows."`
+	Run    runCommand    `cmd:"" help:"Measures everything, which takes most of an hour, and writes tables and plots into the documentation."`
+	Guard  guardCommand  `cmd:"" help:"Measures what needs no server but NATS in about a minute; fails if a goal is below half of what must hold."`
 }
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == harness.ChildArgument {
-		os.Exit(harness.Child(os.Args[2], find))
-	}
-	if len(os.Args) == 4 && os.Args[1] == own.NewcomerArgument {
-		os.Exit(own.Newcomer(os.Args[2], os.Args[3]))
+	if status, ok := asChild(os.Args, find); ok {
+		os.Exit(status)
 	}
 	natsserver.RunIfAsked()
 	os.Exit(run(os.Args[1:]))
+}
+
+// asChild does the work of a process that the program has started of itself, if this is one.
+func asChild(args []string, find func(string) *system.System) (status int, ok bool) {
+	switch {
+	case len(args) == 3 && args[1] == harness.ChildArgument:
+		return harness.Child(args[2], find), true
+	case len(args) == 4 && args[1] == own.NewcomerArgument:
+		return own.Newcomer(args[2], args[3]), true
+	}
+	return 0, false
 }
 
 // errShort says that a measurement was made, and is not good enough.

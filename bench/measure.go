@@ -17,7 +17,7 @@ import (
 
 // steps is how many times show is told of a step.
 func (p plan) steps() int {
-	n := p.rounds*len(p.probes) + len(localSubscribers)
+	n := p.rounds*len(p.probes) + len(p.local)
 	if p.starts > 0 {
 		n++
 	}
@@ -31,7 +31,7 @@ func (p plan) steps() int {
 // benchmark itself, or ctx has ended.
 func (p plan) measure(ctx context.Context, show *progress) (*results, error) {
 	r := &results{samples: map[place][]sample{}, growth: map[string][]growthPoint{}}
-	if err := p.local(ctx, show, r); err != nil {
+	if err := p.raise(ctx, show, r); err != nil {
 		return nil, err
 	}
 	if p.starts > 0 {
@@ -76,8 +76,8 @@ func (p plan) measure(ctx context.Context, show *progress) (*results, error) {
 	return r, nil
 }
 
-func (p plan) local(ctx context.Context, show *progress, r *results) error {
-	for _, n := range localSubscribers {
+func (p plan) raise(ctx context.Context, show *progress, r *results) error {
+	for _, n := range p.local {
 		show.step(fmt.Sprintf("raise to %d subscribers in the process", n))
 		l, err := local.Measure(ctx, n)
 		if err != nil {

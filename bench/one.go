@@ -70,13 +70,13 @@ func (c *oneCommand) Run(ctx context.Context) error {
 		} else if err != nil {
 			return err
 		}
-		show(os.Stdout, t, out)
+		showOutcome(os.Stdout, t, out)
 	}
 	return nil
 }
 
-// show prints one measurement for people.
-func show(w io.Writer, t harness.Trial, out harness.Outcome) {
+// showOutcome prints one measurement for people.
+func showOutcome(w io.Writer, t harness.Trial, out harness.Outcome) {
 	fmt.Fprintf(w, "%s, %d subscribers, %d B", t.System.Name, t.Subscribers, t.Size)
 	if t.Window > 0 {
 		fmt.Fprintf(w, ", at most %d on their way", t.Window)

@@ -15,6 +15,7 @@ type plan struct {
 	pacedFor time.Duration // of an open loop
 	probes   []probe
 
+	local       []int         // numbers of subscribers in one process; nil: that is not measured
 	starts      int           // how often the start of a process is measured
 	idleFor     time.Duration // 0: idle instances are not measured
 	growth      []int         // numbers of instances; nil: growth is not measured
@@ -71,8 +72,8 @@ func quickPlan() plan {
 			at(n8, "tcpbus", "nats"),
 			at(n3large, "tcpbus", "nats"),
 		),
-		starts: 9, idleFor: 6 * time.Second,
-		growth: []int{2, 8, 16}, growthFor: time.Second, growthTimes: 1, growthOf: []string{"tcpbus", "udpbus"},
+		local: localSubscribers, starts: 9, idleFor: 6 * time.Second,
+		growth: []int{2, 8, 16}, growthFor: time.Second, growthTimes: 1, growthOf: []string{"tcpbus", "udpbus", "limit-udp"},
 	}
 }
 
@@ -86,7 +87,7 @@ func guardPlan() plan {
 			at(n8, "tcpbus", "nats"),
 			at(n3large, "tcpbus", "nats"),
 		),
-		starts: 5, idleFor: 4 * time.Second,
+		local: localSubscribers, starts: 5, idleFor: 4 * time.Second,
 	}
 }
 
@@ -94,9 +95,9 @@ func guardPlan() plan {
 func fullPlan(rounds int) plan {
 	p := plan{
 		rounds: rounds, burst: 2 * time.Second, pacedFor: 2 * time.Second,
-		starts: 15, idleFor: 20 * time.Second,
+		local: localSubscribers, starts: 15, idleFor: 20 * time.Second,
 		growth: []int{2, 4, 8, 16, 32}, growthFor: 3 * time.Second, growthTimes: 3,
-		growthOf: []string{"tcpbus", "tcpbus-gcm", "udpbus", "nats"},
+		growthOf: []string{"tcpbus", "tcpbus-gcm", "udpbus", "nats", "limit-tcp", "limit-udp"},
 	}
 	var names []string
 	for _, s := range systems() {

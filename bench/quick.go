@@ -79,7 +79,9 @@ func judgeAll(ctx context.Context, p plan) ([]verdict, error) {
 func details(w io.Writer, p plan, r *results) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	defer t.Flush()
-	fmt.Fprintln(t, "system\tcell\tevents/s (min–max)\tCPU µs/delivery\tp50 µs\tp99 µs\tp99 at half load")
+	if p.probes != nil {
+		fmt.Fprintln(t, "system\tcell\tevents/s (min–max)\tCPU µs/delivery\tp50 µs\tp99 µs\tp99 at half load")
+	}
 	for _, pr := range p.probes {
 		column := func(m metric) string {
 			s, _ := r.summary(m, pr.place)
@@ -96,11 +98,13 @@ func details(w io.Writer, p plan, r *results) {
 			column(cpu), column(p50), column(func(s sample) float64 { return s.Paced.P99 }), column(halfP99))
 	}
 	for _, l := range r.local {
-		fmt.Fprintf(t, "raise to %d\tin the process\t%.1f ns\tbare %.1f ns\n", l.Subscribers, l.Raise.Median, l.Bare.Median)
+		fmt.Fprintf(t, "raise to %d\tin the process\t%.1f ns\tbare %.1f ns, ratio %.2f (%.2f–%.2f), %.2g allocations\n",
+			l.Subscribers, l.Raise.Median, l.Bare.Median, l.Ratio.Median, l.Ratio.Min, l.Ratio.Max, l.Allocations)
 	}
 	for _, part := range startParts(r.starts) {
 		fmt.Fprintf(t, "start\t%s\t%.2f ms (%.2f–%.2f)\n", part.name, part.Median, part.Min, part.Max)
 	}
+	idleDetails(t, r)
 	for _, name := range p.growthOf {
 		for _, g := range r.growth[name] {
 			fmt.Fprintf(t, "growth\t%s, %d instances\t%.1f µs/event\n", name, g.Instances, g.SenderCPU.Median)

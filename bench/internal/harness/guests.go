@@ -15,6 +15,11 @@ import (
 // Dir returns the session's folder.
 func (s *Session) Dir() string { return s.spec.Dir }
 
+// PIDs returns the processes, the publisher first. A server's are not among them.
+func (s *Session) PIDs() []int {
+	return append([]int{s.publisher.cmd.Process.Pid}, s.subscriberPIDs()...)
+}
+
 // EndPublisher ends the publisher in good order, so that the subscribers remain.
 func (s *Session) EndPublisher(ctx context.Context) error {
 	_, err := s.publisher.ask(ctx, order{Do: doClose})
@@ -64,7 +69,7 @@ type Idle struct {
 
 // Rest leaves all processes alone for a while, and returns what each has used, the publisher's first.
 func (s *Session) Rest(ctx context.Context, d time.Duration) ([]Idle, error) {
-	pids := append([]int{s.publisher.cmd.Process.Pid}, s.subscriberPIDs()...)
+	pids := s.PIDs()
 	used := make([]time.Duration, len(pids))
 	began := time.Now()
 	for i, pid := range pids {
