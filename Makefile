@@ -161,6 +161,7 @@ $(BIN)/carillon:
 	@go -C cmd build -buildvcs=false -o $@ ./carillon
 $(BIN)/bench:
 	@go -C bench build -buildvcs=false -tags='$(BENCHTAGS)' -o $@ .
+	@go -C bench build -buildvcs=false -o $@-instance ./instance
 
 $(BIN)/testall: tools/go.mod $(wildcard tools/testall/*.go)
 	@$(TOOLS) build -buildvcs=false -o $@ ./testall

@@ -25,10 +25,8 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/carillon-go/carillon/bench/internal/harness"
 	"github.com/carillon-go/carillon/bench/internal/opponent/nats/natsserver"
 	"github.com/carillon-go/carillon/bench/internal/own"
-	"github.com/carillon-go/carillon/bench/internal/system"
 )
 
 // commands are those of the program.
@@ -45,22 +43,11 @@ type commands struct {
 }
 
 func main() {
-	if status, ok := asChild(os.Args, find); ok {
+	if status, ok := own.Child(os.Args, find); ok {
 		os.Exit(status)
 	}
 	natsserver.RunIfAsked()
 	os.Exit(run(os.Args[1:]))
-}
-
-// asChild does the work of a process that the program has started of itself, if this is one.
-func asChild(args []string, find func(string) *system.System) (status int, ok bool) {
-	switch {
-	case len(args) == 3 && args[1] == harness.ChildArgument:
-		return harness.Child(args[2], find), true
-	case len(args) == 4 && args[1] == own.NewcomerArgument:
-		return own.Newcomer(args[2], args[3]), true
-	}
-	return 0, false
 }
 
 // errShort says that a measurement was made, and is not good enough.

@@ -19,7 +19,7 @@ import (
 
 // The program starts itself again as publisher and subscriber; in a test, itself is the test.
 func TestMain(m *testing.M) {
-	if status, ok := asChild(os.Args, findAny); ok {
+	if status, ok := own.Child(os.Args, findAny); ok {
 		os.Exit(status)
 	}
 	natsserver.RunIfAsked()
@@ -133,8 +133,18 @@ func TestRun_EndsWhenToldTo(t *testing.T) {
 	}
 }
 
+// program is the test itself, unless the benchmark's other program lies beside it.
+func program(t *testing.T) string {
+	t.Helper()
+	path, _, err := own.Program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func TestStart_NamesEveryPart(t *testing.T) {
-	all, err := own.MeasureStart(t.Context(), 2, 2)
+	all, err := own.MeasureStart(t.Context(), program(t), 2, 2)
 	if err != nil || len(all) != 2 {
 		t.Fatalf("%v, %v", all, err)
 	}
@@ -151,7 +161,7 @@ func TestStart_NamesEveryPart(t *testing.T) {
 }
 
 func TestIdle_MeasuresEveryInstance(t *testing.T) {
-	all, err := own.MeasureIdle(t.Context(), 2, 10*time.Millisecond)
+	all, err := own.MeasureIdle(t.Context(), program(t), 2, 10*time.Millisecond)
 	if err != nil || len(all) != 3 {
 		t.Fatalf("%v, %v; want 3 instances", all, err)
 	}

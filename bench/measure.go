@@ -34,19 +34,8 @@ func (p plan) measure(ctx context.Context, show *progress) (*results, error) {
 	if err := p.raise(ctx, show, r); err != nil {
 		return nil, err
 	}
-	if p.starts > 0 {
-		show.step("start of a process")
-		var err error
-		if r.starts, err = own.MeasureStart(ctx, startPeers, p.starts); err != nil {
-			return nil, err
-		}
-	}
-	if p.idleFor > 0 {
-		show.step("idle instances")
-		var err error
-		if r.idle, err = own.MeasureIdle(ctx, idlePeers, p.idleFor); err != nil {
-			return nil, err
-		}
+	if err := p.life(ctx, show, r); err != nil {
+		return nil, err
 	}
 	if err := p.grow(ctx, show, r); err != nil {
 		return nil, err
@@ -84,6 +73,30 @@ func (p plan) raise(ctx context.Context, show *progress, r *results) error {
 			return err
 		}
 		r.local = append(r.local, l)
+	}
+	return nil
+}
+
+// life measures how instances start, and what they cost while they do nothing.
+func (p plan) life(ctx context.Context, show *progress, r *results) error {
+	program, lean, err := own.Program()
+	if err != nil {
+		return err
+	}
+	if !lean && (p.starts > 0 || p.idleFor > 0) {
+		show.note(errors.New("there is no program for a lone instance beside this one, so start and memory include the code of every system; make bench-quick builds both"))
+	}
+	if p.starts > 0 {
+		show.step("start of a process")
+		if r.starts, err = own.MeasureStart(ctx, program, startPeers, p.starts); err != nil {
+			return err
+		}
+	}
+	if p.idleFor > 0 {
+		show.step("idle instances")
+		if r.idle, err = own.MeasureIdle(ctx, program, idlePeers, p.idleFor); err != nil {
+			return err
+		}
 	}
 	return nil
 }

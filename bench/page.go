@@ -32,7 +32,7 @@ func pageOf(p plan, r *results, began time.Time) string {
 	section("Goals", "", goalTable(r))
 	section("Throughput", "![Throughput](images/bench-throughput.svg)\n\nEvents a second to each subscriber.", throughputTable(p, r))
 	section("Processor time and memory", "![Processor time for one delivery](images/bench-cpu.svg)\n\n"+
-		fmt.Sprintf("At full speed, %v. Memory is the most that was resident; what processes of a server share counts for each of them.", n3), costTable(p, r))
+		fmt.Sprintf("At full speed, %v. Memory is the most that was resident, without pages of files; what processes of a server share counts for each of them.", n3), costTable(p, r))
 	section("Latency", fmt.Sprintf("![Latency](images/bench-latency.svg)\n\nOpen loop of %d events a second, %v, in µs.", pacedRate, n3), latencyTable(p, r))
 	section("Latency at half of the maximum load", "At half of what tcpbus delivers at most, in µs.", halfTable(p, r))
 	section("Raise within one process", "Pointer parameter, panics caught, against a bare look-up and call loop.", localTable(r))

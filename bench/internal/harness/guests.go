@@ -17,7 +17,11 @@ func (s *Session) Dir() string { return s.spec.Dir }
 
 // PIDs returns the processes, the publisher first. A server's are not among them.
 func (s *Session) PIDs() []int {
-	return append([]int{s.publisher.cmd.Process.Pid}, s.subscriberPIDs()...)
+	var pids []int
+	if s.publisher != nil {
+		pids = append(pids, s.publisher.cmd.Process.Pid)
+	}
+	return append(pids, s.subscriberPIDs()...)
 }
 
 // EndPublisher ends the publisher in good order, so that the subscribers remain.
@@ -92,9 +96,11 @@ func (s *Session) Rest(ctx context.Context, d time.Duration) ([]Idle, error) {
 			return nil, err
 		}
 		all[i].CPU = (now - used[i]).Seconds() / time.Since(began).Seconds()
-		if all[i].Resident, _, err = machine.Memory(pid); err != nil {
+		memory, err := machine.Memory(pid)
+		if err != nil {
 			return nil, err
 		}
+		all[i].Resident = memory.Resident
 	}
 	return all, nil
 }

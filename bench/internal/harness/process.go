@@ -28,18 +28,20 @@ type process struct {
 	ended   chan struct{} // closed when it was waited for
 }
 
-// launch starts a child.
-func launch(a assignment) (*process, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
+// launch starts a child, of another program or, if that is empty, of this one.
+func launch(program string, a assignment) (*process, error) {
+	if program == "" {
+		var err error
+		if program, err = os.Executable(); err != nil {
+			return nil, err
+		}
 	}
 	argument, err := json.Marshal(a)
 	if err != nil {
 		return nil, err
 	}
 	p := &process{a: a, answers: make(chan answer, 1), ended: make(chan struct{})}
-	p.cmd = exec.Command(self, ChildArgument, string(argument))
+	p.cmd = exec.Command(program, ChildArgument, string(argument))
 	said, err := os.Create(p.saidFile())
 	if err != nil {
 		return nil, err

@@ -49,6 +49,9 @@ type Options struct {
 	CPUProfile string // folder for the processor profiles of phases with Profile; empty: none
 	MemProfile string // folder for profiles of what was allocated; empty: none
 
+	// Program, if set, is started as the children, instead of the running program itself.
+	Program string
+
 	// Window, if not 0, bounds how many events are on their way, whatever the System says. A figure measured with it says
 	// so.
 	Window int
@@ -132,7 +135,7 @@ func Start(ctx context.Context, sys *system.System, subscribers, size int, o Opt
 		}
 		a.Address = s.server.Address
 	}
-	if s.publisher, err = launch(a); err != nil {
+	if s.publisher, err = launch(o.Program, a); err != nil {
 		return nil, err
 	}
 	first, err := s.publisher.hear(ctx)
@@ -144,7 +147,7 @@ func Start(ctx context.Context, sys *system.System, subscribers, size int, o Opt
 	}
 	a.Role = subscribing
 	for a.Index = range subscribers {
-		p, err := launch(a)
+		p, err := launch(o.Program, a)
 		if err != nil {
 			return nil, err
 		}
@@ -337,8 +340,8 @@ func sum[T int64 | time.Duration](pids []int, of func(pid int) (T, error)) (all 
 	return all, nil
 }
 
-// Memory is the most that the processes had resident, in bytes. Memory that several processes of a server share counts
-// for each.
+// Memory is the most that the processes had resident, in bytes, without what they had of files: those of the
+// benchmark hold the code of all systems. Memory that several processes of a server share counts for each.
 type Memory struct{ Publisher, Subscriber, Server int64 } // Subscriber: the largest of them
 
 // A Conclusion is what is known at the end of a Session.
@@ -381,8 +384,8 @@ func (s *Session) End(ctx context.Context) (c Conclusion, err error) {
 
 func (s *Session) memory() (m Memory, err error) {
 	peak := func(pid int) (int64, error) {
-		_, n, err := machine.Memory(pid)
-		return n, err
+		u, err := machine.Memory(pid)
+		return u.Peak - u.Files, err
 	}
 	if m.Publisher, err = peak(s.publisher.cmd.Process.Pid); err != nil {
 		return m, err

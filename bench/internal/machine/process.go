@@ -34,17 +34,28 @@ func ThreadCPU() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// Memory returns what a process has resident in memory, now and at most, in bytes.
-func Memory(pid int) (now, peak int64, err error) {
+// MemoryUse is what a process has in memory, in bytes.
+type MemoryUse struct {
+	Resident int64
+	Peak     int64 // the most that was resident
+	Files    int64 // of Resident, the part that is pages of files, such as the program's own, which processes share
+}
+
+// Memory returns what a process has in memory.
+func Memory(pid int) (u MemoryUse, err error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return 0, 0, err
+		return u, err
 	}
-	if now, err = statusField(b, "VmRSS:"); err != nil {
-		return 0, 0, err
+	for _, field := range []struct {
+		name string
+		to   *int64
+	}{{"VmRSS:", &u.Resident}, {"VmHWM:", &u.Peak}, {"RssFile:", &u.Files}} {
+		if *field.to, err = statusField(b, field.name); err != nil {
+			return u, err
+		}
 	}
-	peak, err = statusField(b, "VmHWM:")
-	return now, peak, err
+	return u, nil
 }
 
 // statusField returns a field of /proc/PID/status that is given in kB, in bytes.

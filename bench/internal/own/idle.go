@@ -14,8 +14,8 @@ const settle = 2 * time.Second
 
 // MeasureIdle returns what each of several instances costs that have so many peers, over TCP, while nobody raises
 // anything.
-func MeasureIdle(ctx context.Context, peers int, d time.Duration) ([]harness.Idle, error) {
-	s, err := harness.Start(ctx, tcp(), peers, harness.SmallestSize, harness.Options{})
+func MeasureIdle(ctx context.Context, program string, peers int, d time.Duration) ([]harness.Idle, error) {
+	s, err := harness.Start(ctx, Find("tcpbus"), peers, harness.SmallestSize, harness.Options{Program: program})
 	if err != nil {
 		return nil, err
 	}

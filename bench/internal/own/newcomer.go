@@ -21,9 +21,13 @@ import (
 	"github.com/carillon-go/carillon/site"
 )
 
-// NewcomerArgument is the first argument of a process that is to call [Newcomer]; then come the folder of the site database
+// newcomerArgument is the first argument of a process that is to call newcomer; then come the folder of the site database
 // and the event to raise.
-const NewcomerArgument = "newcomer"
+const newcomerArgument = "newcomer"
+
+// betweenStarts keeps below what running instances do for strangers at their own cost: they hold up those that come faster than a
+// few a second.
+const betweenStarts = 250 * time.Millisecond
 
 // A Part is a piece of the time that a process takes to start.
 type Part struct {
@@ -42,8 +46,8 @@ const newcomerParts = 6
 
 // MeasureStart starts a process again and again while others run, and returns for each time how long each part took from
 // the exec of the process until its first event had been delivered at all others.
-func MeasureStart(ctx context.Context, peers, times int) ([][]Part, error) {
-	s, err := harness.Start(ctx, tcp(), peers, harness.SmallestSize, harness.Options{})
+func MeasureStart(ctx context.Context, program string, peers, times int) ([][]Part, error) {
+	s, err := harness.Start(ctx, Find("tcpbus"), peers, harness.SmallestSize, harness.Options{Program: program})
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +57,10 @@ func MeasureStart(ctx context.Context, peers, times int) ([][]Part, error) {
 	}
 	var all [][]Part
 	for range times {
-		parts, err := startOnce(ctx, s)
+		if _, err := s.Rest(ctx, betweenStarts); err != nil {
+			return nil, err
+		}
+		parts, err := startOnce(ctx, program, s)
 		if err != nil {
 			return nil, fmt.Errorf("start of a process: %w", err)
 		}
@@ -62,18 +69,14 @@ func MeasureStart(ctx context.Context, peers, times int) ([][]Part, error) {
 	return all, nil
 }
 
-func startOnce(ctx context.Context, s *harness.Session) ([]Part, error) {
+func startOnce(ctx context.Context, program string, s *harness.Session) ([]Part, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	event, err := s.Expect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, self, NewcomerArgument, s.Dir(), base64.StdEncoding.EncodeToString(event))
+	cmd := exec.CommandContext(ctx, program, newcomerArgument, s.Dir(), base64.StdEncoding.EncodeToString(event))
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	hold, err := cmd.StdinPipe() // the newcomer stays until it is closed
@@ -102,20 +105,20 @@ func startOnce(ctx context.Context, s *harness.Session) ([]Part, error) {
 	return parts, nil
 }
 
-// Newcomer is a process that joins, raises one event and stays until its standard input ends. It returns the exit
+// newcomer is a process that joins, raises one event and stays until its standard input ends. It returns the exit
 // status.
-func Newcomer(dir, event string) int {
+func newcomer(dir, event string) int {
 	clock := machine.NewClock()
 	at := []int64{clock.Now()}
 	lap := func() { at = append(at, clock.Now()) }
-	if err := newcomer(dir, event, clock, lap, &at); err != nil {
+	if err := join(dir, event, clock, lap, &at); err != nil {
 		fmt.Fprintln(os.Stderr, "newcomer:", err)
 		return 1
 	}
 	return 0
 }
 
-func newcomer(dir, encoded string, clock machine.Clock, lap func(), at *[]int64) error {
+func join(dir, encoded string, clock machine.Clock, lap func(), at *[]int64) error {
 	event, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
 		return err
@@ -153,7 +156,7 @@ func newcomer(dir, encoded string, clock machine.Clock, lap func(), at *[]int64)
 		return err
 	}
 	os.Stdin.Read(make([]byte, 1)) // until the benchmark has seen the event everywhere
-	return nil
+	return b.Shutdown(ctx)         // in good order: the next one shall not find a dead instance
 }
 
 // A watchedTransport notes when it is started.

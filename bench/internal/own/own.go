@@ -65,9 +65,6 @@ func (c carrier) system() system.System {
 	return system.System{Name: c.name, Title: c.title, Note: c.note, Publish: c.publish, Subscribe: c.subscribe}
 }
 
-// tcp is the system that the measurements use which are about one instance's life.
-func tcp() *system.System { return new(carriers[0].system()) }
-
 func newTCP(string) (provider.Provider, error) {
 	return tcpbus.New(tcpbus.Config{}) // the zero Config listens on the loopback interface, where the database is
 }
