@@ -62,7 +62,7 @@ func goalNamed(t *testing.T, name string) goal {
 }
 
 func TestGoals_AreAllMeasuredByTheQuickPlanAndTheFull(t *testing.T) {
-	for name, p := range map[string]plan{"quick": quickPlan(), "full": fullPlan(2)} {
+	for name, p := range map[string]plan{"quick": quickPlan(), "full": fullPlan(2, time.Second)} {
 		r := measured(p)
 		for _, g := range goals {
 			if v := g.judge(r); v.err != nil || v.Rounds == 0 || math.IsNaN(v.Median) {
@@ -89,7 +89,7 @@ func TestGoals_HaveNamesOfTheirOwnAndABound(t *testing.T) {
 }
 
 func TestPlans_NameSystemsThatThereAre(t *testing.T) {
-	for _, p := range []plan{quickPlan(), guardPlan(), fullPlan(1)} {
+	for _, p := range []plan{quickPlan(), guardPlan(), fullPlan(1, time.Second)} {
 		half := map[place]bool{}
 		for _, pr := range p.probes {
 			if find(pr.System) == nil {
@@ -193,7 +193,7 @@ func TestGoals_GrowthOfBareDatagramsIsTakenOff(t *testing.T) {
 }
 
 func TestPage_HoldsEverySystemAndGoal(t *testing.T) {
-	p := fullPlan(2)
+	p := fullPlan(2, time.Second)
 	r := measured(p)
 	r.samples[place{n8, "tcpbus"}][0] = sample{Err: &harness.LossError{}, Lost: 1}
 	page := pageOf(p, r, time.Now())

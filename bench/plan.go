@@ -73,7 +73,7 @@ func quickPlan() plan {
 			at(n3large, "tcpbus", "nats"),
 		),
 		local: localSubscribers, starts: 9, idleFor: 6 * time.Second,
-		growth: []int{2, 8, 16}, growthFor: time.Second, growthTimes: 1, growthOf: []string{"tcpbus", "udpbus", "limit-udp"},
+		growth: []int{2, 8, 16}, growthFor: time.Second, growthTimes: 2, growthOf: []string{"tcpbus", "udpbus", "limit-udp"},
 	}
 }
 
@@ -91,12 +91,12 @@ func guardPlan() plan {
 	}
 }
 
-// fullPlan measures everything.
-func fullPlan(rounds int) plan {
+// fullPlan measures everything, each run for so long.
+func fullPlan(rounds int, length time.Duration) plan {
 	p := plan{
-		rounds: rounds, burst: 2 * time.Second, pacedFor: 2 * time.Second,
-		local: localSubscribers, starts: 15, idleFor: 20 * time.Second,
-		growth: []int{2, 4, 8, 16, 32}, growthFor: 3 * time.Second, growthTimes: 3,
+		rounds: rounds, burst: length, pacedFor: length,
+		local: localSubscribers, starts: 15, idleFor: 10 * length,
+		growth: []int{2, 4, 8, 16, 32}, growthFor: length, growthTimes: min(rounds, 3),
 		growthOf: []string{"tcpbus", "tcpbus-gcm", "udpbus", "nats", "limit-tcp", "limit-udp"},
 	}
 	var names []string

@@ -15,8 +15,9 @@ import (
 )
 
 type runCommand struct {
-	Rounds int    `default:"5" help:"How often everything is measured, in turns."`
-	Docs   string `default:"../docs" type:"path" placeholder:"DIR" help:"Folder with performance.md, in which images are written too."`
+	Rounds int           `default:"5" help:"How often everything is measured, in turns."`
+	For    time.Duration `default:"2s" help:"How long each run lasts, at full speed and at a fixed rate."`
+	Docs   string        `default:"../docs" type:"path" placeholder:"DIR" help:"Folder with performance.md, in which images are written too."`
 }
 
 // Run implements the command.
@@ -30,10 +31,10 @@ func (c *runCommand) Run(ctx context.Context) error {
 	if _, err := report.Replace(string(was), marks, ""); err != nil {
 		return fmt.Errorf("%s: %w", page, err)
 	}
-	if c.Rounds < 1 {
-		return errors.New("there is nothing to measure in less than one round")
+	if c.Rounds < 1 || c.For <= 0 {
+		return errors.New("there is nothing to measure in less than one round, or in no time")
 	}
-	p := fullPlan(c.Rounds)
+	p := fullPlan(c.Rounds, c.For)
 	began := time.Now()
 	show := newProgress(p.steps())
 	r, err := p.measure(ctx, show)

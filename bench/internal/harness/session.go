@@ -55,16 +55,12 @@ type Options struct {
 	// Window, if not 0, bounds how many events are on their way, whatever the System says. A figure measured with it says
 	// so.
 	Window int
-
-	// Progress, if set, is told which part of a phase the slowest subscriber has received. It does not block.
-	Progress func(part float64)
 }
 
 // A Session is a system at work: its processes, from start to end. It is used by one goroutine.
 type Session struct {
 	sys         *system.System
 	spec        system.Spec
-	options     Options
 	board       *board.Board
 	server      *system.Server // nil: none
 	publisher   *process
@@ -109,7 +105,7 @@ func Start(ctx context.Context, sys *system.System, subscribers, size int, o Opt
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{sys: sys, spec: system.Spec{Dir: dir, Subscribers: subscribers, Size: size}, options: o}
+	s := &Session{sys: sys, spec: system.Spec{Dir: dir, Subscribers: subscribers, Size: size}}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("start %s: %w", sys.Name, err)
@@ -213,7 +209,7 @@ func (s *Session) await(ctx context.Context, ph Phase) (published answer, err er
 	answers := s.publisher.answers
 	slots := s.board.Subscribers()
 	moved, sum := time.Now(), uint64(0)
-	for shown := 0; ; shown++ {
+	for {
 		select {
 		case a, ok := <-answers:
 			if !ok {
@@ -231,9 +227,6 @@ func (s *Session) await(ctx context.Context, ph Phase) (published answer, err er
 		}
 		if done {
 			return published, published.error()
-		}
-		if s.options.Progress != nil && shown%50 == 0 {
-			s.options.Progress(1 - float64(s.next-min(s.next, s.board.Slowest()))/float64(ph.Count))
 		}
 		if now != sum {
 			moved, sum = time.Now(), now
@@ -377,6 +370,10 @@ func (s *Session) End(ctx context.Context) (c Conclusion, err error) {
 	}))
 	_, err = s.publisher.ask(ctx, order{Do: doClose})
 	errs = append(errs, err)
+	if s.server != nil {
+		errs = append(errs, s.server.Stop())
+		s.server = nil
+	}
 	slices.Sort(facts)
 	c.Facts = strings.Join(slices.Compact(facts), "; ")
 	return c, errors.Join(errs...)

@@ -21,10 +21,13 @@ type carrier struct {
 	name, title, note string
 	suite             site.Suite
 
+	// serve, if set, starts the message broker that the transport needs.
+	serve func(ctx context.Context, s system.Spec) (*system.Server, error)
+
 	// address, if set, finds what all instances of a run must have the same, such as a free port.
 	address func() (string, error)
 
-	// provider makes one instance's transport. address is what the function above or the run's server returned.
+	// provider makes one instance's transport. address is what address returned, or else the message broker's.
 	provider func(address string) (provider.Provider, error)
 
 	// connected, if set, returns how many others p is connected to.
@@ -62,7 +65,7 @@ func Systems() []system.System {
 }
 
 func (c carrier) system() system.System {
-	return system.System{Name: c.name, Title: c.title, Note: c.note, Publish: c.publish, Subscribe: c.subscribe}
+	return system.System{Name: c.name, Title: c.title, Note: c.note, Serve: c.serve, Publish: c.publish, Subscribe: c.subscribe}
 }
 
 func newTCP(string) (provider.Provider, error) {
