@@ -125,14 +125,16 @@ func growthRatio(system, bare string) func(*results) (stat.Summary, error) {
 		}
 		first, last := ends(r.growth[system])
 		bareFirst, bareLast := ends(r.growth[bare])
-		return stat.Summarize([]float64{(last - (bareLast - bareFirst)) / first}), nil
+		if first.Instances != bareFirst.Instances || last.Instances != bareLast.Instances {
+			return stat.Summary{}, fmt.Errorf("growth of %s and of %s between the same sizes: %w", system, bare, errNotMeasured)
+		}
+		grown := last.SenderCPU.Median - (bareLast.SenderCPU.Median - bareFirst.SenderCPU.Median)
+		return stat.Summarize([]float64{grown / first.SenderCPU.Median}), nil
 	}
 }
 
-// ends returns the cost of an event in the smallest site and in the largest.
-func ends(points []growthPoint) (first, last float64) {
-	return points[0].SenderCPU.Median, points[len(points)-1].SenderCPU.Median
-}
+// ends returns the smallest site and the largest.
+func ends(points []growthPoint) (first, last growthPoint) { return points[0], points[len(points)-1] }
 
 func growthFit(system string) func(*results) (stat.Summary, error) {
 	return func(r *results) (stat.Summary, error) {

@@ -196,7 +196,11 @@ func TestPage_HoldsEverySystemAndGoal(t *testing.T) {
 	p := fullPlan(2, time.Second)
 	r := measured(p)
 	r.samples[place{n8, "tcpbus"}][0] = sample{Err: &harness.LossError{}, Lost: 1}
+	r.samples[place{n3, "redis"}][1].ServerVersion = "9.87"
 	page := pageOf(p, r, time.Now())
+	if !strings.Contains(page, ", server 9.87 |") {
+		t.Error("the page lacks the version of a server")
+	}
 	for _, s := range systems() {
 		if !strings.Contains(page, s.Name) || !strings.Contains(page, s.Title) {
 			t.Errorf("the page lacks %s", s.Name)

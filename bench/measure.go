@@ -139,7 +139,7 @@ func (p plan) probe(ctx context.Context, pr probe, r *results, round int) (s sam
 		PerSecond: b.PerSecond(),
 		CPU:       micros(b.CPU(), deliveries), PublisherCPU: micros(b.PublisherCPU, b.Events),
 		SubscriberCPU: micros(b.SubscribersCPU, deliveries), ServerCPU: micros(b.ServerCPU, b.Events),
-		Memory: out.Memory, Facts: out.Facts,
+		Memory: out.Memory, Facts: out.Facts, ServerVersion: out.ServerVersion,
 	}
 	if pr.paced {
 		s.Paced = latencyOf(out.Paced[0])

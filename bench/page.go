@@ -44,25 +44,26 @@ func pageOf(p plan, r *results, began time.Time) string {
 	return b.String()
 }
 
+var signs = strings.NewReplacer(">=", "≥ ", "<=", "≤ ")
+
 func goalTable(r *results) string {
 	var rows [][]string
 	for _, g := range goals {
 		v := g.judge(r)
 		stands := "short"
 		switch {
-		case v.ok() && v.reaches(v.stretch):
-			stands = "stretch"
+		case v.ok() && !math.IsNaN(v.stretch) && v.reaches(v.stretch):
+			stands = "ok, and the stretch"
+		case math.IsNaN(v.must):
+			stands = "below the stretch"
 		case v.ok():
 			stands = "ok"
-		}
-		if !math.IsNaN(v.stretch) && math.IsNaN(v.must) && !v.reaches(v.stretch) {
-			stands = "below the stretch"
 		}
 		value := v.value()
 		if v.err == nil && v.Rounds > 1 {
 			value = ranged(v.Summary)
 		}
-		rows = append(rows, []string{"`" + v.name + "`", v.measured, value, v.bound(v.must), v.bound(v.stretch), stands})
+		rows = append(rows, []string{"`" + v.name + "`", v.measured, value, signs.Replace(v.bound(v.must)), signs.Replace(v.bound(v.stretch)), stands})
 	}
 	return report.Table([]string{"goal", "what", "measured", "must", "stretch", "stands"}, rows)
 }
@@ -242,10 +243,14 @@ func systemTable(p plan, r *results) string {
 	var rows [][]string
 	for _, s := range systems() {
 		at := place{n3, s.Name}
-		facts := ""
+		facts, title := "", s.Title
 		for i := range r.rounds(at) {
-			if got, err := r.round(at, i); err == nil && got.Facts != "" {
+			got, err := r.round(at, i)
+			if err == nil && got.Facts != "" {
 				facts = "; in a round: " + got.Facts
+			}
+			if v := got.ServerVersion; v != "" && !strings.Contains(s.Title, v) {
+				title = s.Title + ", server " + v
 			}
 		}
 		if _, err := r.summary(perSecond, at); err != nil {
@@ -254,7 +259,7 @@ func systemTable(p plan, r *results) string {
 		if s.Window > 0 {
 			facts = fmt.Sprintf("; at most %d events on their way, kept so by the benchmark", s.Window) + facts
 		}
-		rows = append(rows, []string{s.Name, s.Title, s.Note + facts})
+		rows = append(rows, []string{s.Name, title, s.Note + facts})
 	}
 	return report.Table([]string{"name", "system", "settings and guarantees"}, rows)
 }

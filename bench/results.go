@@ -32,6 +32,7 @@ type sample struct {
 	HalfRate                                    float64
 	Memory                                      harness.Memory
 	Facts                                       string
+	ServerVersion                               string // empty: there is no server
 
 	// Lost is how many events subscribers did not receive, all together. Then
 	// the other figures are not measured.

@@ -341,6 +341,8 @@ type Memory struct{ Publisher, Subscriber, Server int64 } // Subscriber: the lar
 type Conclusion struct {
 	Memory Memory
 	Facts  string // what publisher and subscribers have to tell
+
+	ServerVersion string // empty: there is no server
 }
 
 // End ends everything and says whether the session counts: it does not if events came twice, if some came that nobody sent, or if the
@@ -371,6 +373,7 @@ func (s *Session) End(ctx context.Context) (c Conclusion, err error) {
 	_, err = s.publisher.ask(ctx, order{Do: doClose})
 	errs = append(errs, err)
 	if s.server != nil {
+		c.ServerVersion = s.server.Version
 		errs = append(errs, s.server.Stop())
 		s.server = nil
 	}

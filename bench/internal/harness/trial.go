@@ -15,14 +15,14 @@ type Trial struct {
 	System      *system.System
 	Subscribers int
 	Size        int           // bytes of an event
-	Burst       time.Duration // how long the events sent at full speed shall take; 0: only warm up
+	Burst       time.Duration // how long the events sent at full speed shall take; 0: nothing is, not even to warm up
 	Paced       []Paced
 	Options
 }
 
 // Paced is an open loop.
 type Paced struct {
-	Rate  float64       // events a second; 0: Share says it
+	Rate  float64       // events a second; 0: Share says it, and there is a burst
 	Share float64       // of the throughput that the burst has measured
 	For   time.Duration // how long
 }
@@ -63,42 +63,48 @@ func (t Trial) Run(ctx context.Context) (out Outcome, err error) {
 }
 
 func (t Trial) phases(ctx context.Context, s *Session) (out Outcome, err error) {
-	speed := 0.0
-	for count := uint64(firstBurst); ; {
-		r, err := s.Run(ctx, Phase{Count: count})
-		if err != nil {
-			return out, fmt.Errorf("warming up: %w", err)
-		}
-		speed = r.PerSecond()
-		if r.Elapsed >= warmFor {
-			break
-		}
-		count = min(count*growth, max(count, uint64(speed*1.5*warmFor.Seconds()))) + 1
-	}
-	for range burstTries {
-		if out.Burst.Elapsed >= t.Burst/2 { // at once, if no burst is wanted
-			break
-		}
-		count := min(max(uint64(speed*t.Burst.Seconds()), firstBurst), mostEvents)
-		if out.Burst, err = s.Run(ctx, Phase{Count: count, Profile: true}); err != nil {
+	if t.Burst > 0 {
+		if out.Burst, err = t.burst(ctx, s); err != nil {
 			return out, err
 		}
-		speed = out.Burst.PerSecond()
 	}
 	for _, p := range t.Paced {
 		rate := p.Rate
 		if rate == 0 {
-			rate = p.Share * speed
+			rate = p.Share * out.Burst.PerSecond()
 		}
-		for _, length := range []time.Duration{pacedWarm, p.For} {
-			r, err := s.Run(ctx, Phase{Count: max(uint64(rate*length.Seconds()), 1), Rate: rate, Profile: t.Burst == 0})
+		pace := func(d time.Duration, profile bool) (Result, error) {
+			r, err := s.Run(ctx, Phase{Count: max(uint64(rate*d.Seconds()), 1), Rate: rate, Profile: profile})
 			if err != nil {
-				return out, fmt.Errorf("at %.0f/s: %w", rate, err)
+				err = fmt.Errorf("at %.0f/s: %w", rate, err)
 			}
-			if length == p.For {
-				out.Paced, out.Rates = append(out.Paced, r), append(out.Rates, rate)
-			}
+			return r, err
 		}
+		if _, err := pace(pacedWarm, false); err != nil {
+			return out, err
+		}
+		r, err := pace(p.For, t.Burst == 0)
+		if err != nil {
+			return out, err
+		}
+		out.Paced, out.Rates = append(out.Paced, r), append(out.Rates, rate)
 	}
 	return out, nil
+}
+
+// burst warms up, finds out how many events fill the time, and measures them.
+func (t Trial) burst(ctx context.Context, s *Session) (r Result, err error) {
+	for count := uint64(firstBurst); r.Elapsed < warmFor; {
+		if r, err = s.Run(ctx, Phase{Count: count}); err != nil {
+			return r, fmt.Errorf("warming up: %w", err)
+		}
+		count = min(count*growth, max(count, uint64(r.PerSecond()*1.5*warmFor.Seconds()))) + 1
+	}
+	for range burstTries {
+		count := min(max(uint64(r.PerSecond()*t.Burst.Seconds()), firstBurst), mostEvents)
+		if r, err = s.Run(ctx, Phase{Count: count, Profile: true}); err != nil || r.Elapsed >= t.Burst/2 {
+			break
+		}
+	}
+	return r, err
 }
