@@ -171,3 +171,13 @@ func TestIdle_MeasuresEveryInstance(t *testing.T) {
 		}
 	}
 }
+
+func TestTrial_RefusesARateThatNothingSays(t *testing.T) {
+	for name, p := range map[string]harness.Paced{
+		"part of no burst": {Share: 0.5, For: time.Second}, "no rate": {For: time.Second}, "no length": {Rate: 5},
+	} {
+		if _, err := (harness.Trial{System: find("limit-tcp"), Subscribers: 1, Size: 64, Paced: []harness.Paced{p}}).Run(t.Context()); err == nil {
+			t.Errorf("%s: measured", name)
+		}
+	}
+}

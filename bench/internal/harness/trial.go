@@ -47,6 +47,11 @@ const (
 
 // Run measures. An error says that the measurement does not count.
 func (t Trial) Run(ctx context.Context) (out Outcome, err error) {
+	for _, p := range t.Paced {
+		if p.For <= 0 || p.Rate <= 0 && (p.Share <= 0 || t.Burst <= 0) {
+			return out, fmt.Errorf("%s: a paced run needs a length, and a rate or a part of what a burst measures", t.System.Name)
+		}
+	}
 	s, err := Start(ctx, t.System, t.Subscribers, t.Size, t.Options)
 	if err != nil {
 		return out, err
