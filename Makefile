@@ -26,9 +26,9 @@ endif
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  RUN=regexp selects tests and scenarios, BENCH=regexp benchmarks, FUZZTIME=duration is per fuzz target,"
+	@echo "  RUN=regexp selects tests and scenarios, BENCH=regexp Go benchmarks, FUZZTIME=duration is per fuzz target,"
 	@echo "  INSTALL=1 lets make test install the servers and the browser that tests need (Debian, root)."
 
 # vet is left to lint, where it sees everything and not only a few checks.
@@ -99,9 +99,29 @@ endif
 sim-loss: ## what is missed at 1, 5, 20 and 50 % loss, last messages before silence, rotation under load
 	@go run ./internal/sim/simulate -figures
 
-.PHONY: bench
-bench: ## every benchmark of all modules
+.PHONY: bench-go
+bench-go: ## Go benchmarks of all modules
 	@for dir in $(MODULES); do go -C "$$dir" test -run='^$$' -bench='$(BENCH)' -benchmem -p=1 ./...; done
+
+# ROUNDS=n is how often each system has its turn. For one system alone: bin/bench one NAME.
+.PHONY: bench
+bench: $(BIN)/bench ## Carillon beside what people would pick instead, most of an hour; writes docs/performance.md (Linux)
+	@$(BIN)/bench run --docs docs --rounds $${ROUNDS:-5}
+
+.PHONY: bench-quick
+bench-quick: $(BIN)/bench ## every goal of speed in less than three minutes, a line for each (Linux)
+	@$(BIN)/bench quick
+
+.PHONY: bench-guard
+bench-guard: $(BIN)/bench ## fails if a goal of speed is below half of what must hold (Linux)
+	@$(BIN)/bench guard
+
+# ZeroMQ is linked where its C library is.
+BENCHTAGS = $(shell pkg-config --exists libzmq 2>/dev/null && echo zmq)
+
+.PHONY: bench-opponents
+bench-opponents: $(BIN)/testall ## what Carillon is measured beside carries events at all; needs its servers, names those that are missing
+	@$(BIN)/testall $(NOSKIP) $(CURDIR)/bench -- -race -vet=off -p=1 -timeout=10m -tags=opponents,$(BENCHTAGS) -run='^TestSystems_'
 
 .PHONY: chaos
 chaos: $(BIN)/chaos $(BIN)/carillon ## real processes in network namespaces, disturbed in every way (Linux, root)
@@ -134,11 +154,14 @@ $(BIN)/staticcheck: tools/go.mod tools/go.sum
 	@$(TOOLS) build -o $@ honnef.co/go/tools/cmd/staticcheck
 
 # Always built: they are made of the whole library.
-.PHONY: $(BIN)/chaos $(BIN)/carillon
+.PHONY: $(BIN)/chaos $(BIN)/carillon $(BIN)/bench
 $(BIN)/chaos:
 	@go -C chaos build -buildvcs=false -o $@ .
 $(BIN)/carillon:
 	@go -C cmd build -buildvcs=false -o $@ ./carillon
+$(BIN)/bench:
+	@go -C bench build -buildvcs=false -tags='$(BENCHTAGS)' -o $@ .
+	@go -C bench build -buildvcs=false -o $@-instance ./instance
 
 $(BIN)/testall: tools/go.mod $(wildcard tools/testall/*.go)
 	@$(TOOLS) build -buildvcs=false -o $@ ./testall
