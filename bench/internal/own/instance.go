@@ -18,8 +18,9 @@ import (
 // Application is what instances call themselves, and their site.
 const Application = "bench"
 
-// eventID is that of the one event that is raised: untyped, so that no codec is measured.
-var eventID = carillon.MustParseID("0f2d5c0e-8f0b-4a53-b6c1-8d5d0c1c7e21")
+// event is the one that is raised: of bytes, so that no codec is measured.
+var event = carillon.Define[[]byte](carillon.MustParseID("0f2d5c0e-8f0b-4a53-b6c1-8d5d0c1c7e21"), "measured",
+	carillon.WithCodec(carillon.Bytes()))
 
 // An instance is one process's part in the site.
 type instance struct {
@@ -49,12 +50,8 @@ func (c carrier) join(ctx context.Context, s system.Spec, address string) (*inst
 }
 
 func (in *instance) listen(deliver func([]byte)) {
-	e := in.broker.Event(eventID)
-	e.OnRaised(func(_ context.Context, r carillon.Raised[any]) {
-		event, _ := r.Parameter.([]byte) // anything else is an event of no length, and so counted as odd
-		deliver(event)
-	})
-	e.OnMissed(func(_ context.Context, m carillon.Missed) { in.missed.Add(max(m.Count, 1)) })
+	event.OnRaised(in.broker, func(_ context.Context, r carillon.Raised[[]byte]) { deliver(r.Parameter) })
+	event.OnMissed(in.broker, func(_ context.Context, m carillon.Missed) { in.missed.Add(max(m.Count, 1)) })
 }
 
 // Report implements system.Reporter. A miss, known or not to be of the event, spoils the run.
@@ -93,7 +90,6 @@ func (in *instance) Close() error {
 // A publisher raises the event.
 type publisher struct {
 	*instance
-	event       *carillon.Event
 	subscribers int
 	address     string
 	connected   func(provider.Provider) int // nil: the member table has to do
@@ -123,8 +119,8 @@ func (p *publisher) Ready(ctx context.Context) error {
 }
 
 // Publish implements system.Publisher.
-func (p *publisher) Publish(event []byte) error {
-	return p.event.Raise(context.Background(), carillon.ID{}, event)
+func (p *publisher) Publish(data []byte) error {
+	return event.Raise(context.Background(), p.broker, carillon.ID{}, data)
 }
 
 // Flush implements system.Publisher. What is raised is on its way already.

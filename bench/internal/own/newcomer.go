@@ -119,7 +119,7 @@ func newcomer(dir, event string) int {
 }
 
 func join(dir, encoded string, clock machine.Clock, lap func(), at *[]int64) error {
-	event, err := base64.StdEncoding.DecodeString(encoded)
+	first, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func join(dir, encoded string, clock machine.Clock, lap func(), at *[]int64) err
 	*at = append(*at, transport.starting, transport.started, watched.snapshot)
 	lap()
 	b.Enable()
-	if err := b.Event(eventID).Raise(ctx, carillon.ID{}, event); err != nil {
+	if err := event.Raise(ctx, b, carillon.ID{}, first); err != nil {
 		return err
 	}
 	lap()

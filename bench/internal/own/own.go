@@ -116,7 +116,7 @@ func (c carrier) publish(ctx context.Context, s system.Spec, address string) (sy
 		return nil, err
 	}
 	in.broker.Enable()
-	return &publisher{instance: in, event: in.broker.Event(eventID), subscribers: s.Subscribers, address: address, connected: c.connected}, nil
+	return &publisher{instance: in, subscribers: s.Subscribers, address: address, connected: c.connected}, nil
 }
 
 func (c carrier) subscribe(ctx context.Context, s system.Spec, address string, deliver func([]byte)) (io.Closer, error) {
