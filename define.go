@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"time"
 )
 
 // A Definition says what an event means to this program: its name, the type of
@@ -182,21 +183,30 @@ func withParameter[T, U any](r *Raised[U], v T) Raised[T] {
 }
 
 // An alone decodes parameters for the one function that is told of them, into
-// memory that it uses again: nothing is allocated but what the codec needs.
+// memory that it uses again: nothing is allocated but what the codec needs. It is used by
+// one goroutine at a time.
 type alone[T any] struct {
 	codec Codec
 	fn    func(context.Context, Raised[T])
-	param T
+	next  Raised[T] // what fn is told next
 }
 
+// begin says what the events that follow have in common.
+func (a *alone[T]) begin(event ID, source *Source, sent time.Time) {
+	a.next = Raised[T]{Event: event, Source: *source, Sent: sent}
+}
+
+// decode makes payload the parameter of what is told next.
 func (a *alone[T]) decode(payload []byte) error {
 	var zero T
-	a.param = zero
-	return a.codec.Decode(payload, &a.param)
+	a.next.Parameter = zero
+	return a.codec.Decode(payload, &a.next.Parameter)
 }
 
-func (a *alone[T]) tell(ctx context.Context, r *Raised[any]) {
-	a.fn(ctx, withParameter(r, a.param))
+// tell calls the function.
+func (a *alone[T]) tell(ctx context.Context, raiser ID, ordinal uint64) {
+	a.next.Raiser, a.next.Ordinal = raiser, ordinal
+	a.fn(ctx, a.next)
 }
 
 // OnMissed is [Event.OnMissed].

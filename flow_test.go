@@ -93,3 +93,26 @@ func TestFlow_SendersFillABufferAndGoOnWhenItIsRead(t *testing.T) {
 		}
 	})
 }
+
+// Subscribers that are behind for a moment, because events come faster than the processor is given
+// to them, miss nothing; what arrives waits.
+func TestFlow_ASubscriberThatIsBehindForAMomentMissesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := carillontest.NewCluster(t, 2, carillontest.Configure(func(_ int, cfg *carillon.Config) {
+			cfg.QueueBytes = 2 << 20
+		}))
+		d := define()
+		told := 0
+		d.OnRaised(c.Broker(1), func(context.Context, carillon.Raised[note]) {
+			time.Sleep(10 * time.Microsecond)
+			told++
+		})
+		const all = 20_000 // of which the queue holds a third
+		raise(t, d, c.Broker(0), 1, all)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if s := c.Broker(1).Stats(); told != all || s.Missed != 0 {
+			t.Errorf("%d of %d events told, %d missed", told, all, s.Missed)
+		}
+	})
+}

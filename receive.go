@@ -3,6 +3,7 @@ package carillon
 import (
 	"errors"
 	"log/slog"
+	"runtime"
 	"slices"
 	"time"
 
@@ -40,6 +41,7 @@ func (b *Broker) deliver(o *outlet, batch provider.Batch) {
 	*list = in[:0]
 	b.incoming.Put(list)
 
+	runtime.Gosched()
 	b.logDropped(slog.String(keyProvider, o.name), slog.String(keyFrom, batch.From))
 	if batch.Done != nil {
 		batch.Done()

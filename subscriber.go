@@ -67,14 +67,18 @@ func (p *parcel) miss(i int) (told []ticket) {
 	return told
 }
 
+// A soloist decodes for one function alone, see [alone].
+type soloist interface {
+	begin(event ID, source *Source, sent time.Time)
+	decode(payload []byte) error
+	tell(ctx context.Context, raiser ID, ordinal uint64)
+}
+
 // A raisedSub is one function registered with OnRaised.
 type raisedSub struct {
-	ev    *Event
-	fn    func(context.Context, Raised[any])
-	alone interface { // nil without a definition
-		decode(payload []byte) error
-		tell(ctx context.Context, r *Raised[any]) // calls the function with what was decoded last
-	}
+	ev      *Event
+	fn      func(context.Context, Raised[any])
+	alone   soloist // nil without a definition
 	removed atomic.Bool
 	queue   queue[delivery]
 
@@ -133,8 +137,10 @@ func (s *raisedSub) handle(d *delivery) {
 // tell tells the function of what is left of d, until it panics.
 func (s *raisedSub) tell(d *delivery) {
 	defer s.recovered()
-	b := s.ev.b
-	r := &Raised[any]{Event: s.ev.id, Source: *d.source, Sent: time.UnixMicro(d.clock)}
+	b, alone, sent := s.ev.b, d.shared == nil && s.alone != nil, time.UnixMicro(d.clock)
+	if alone {
+		s.alone.begin(s.ev.id, d.source, sent)
+	}
 	for d.next < d.end {
 		i := d.next
 		d.next++
@@ -144,19 +150,21 @@ func (s *raisedSub) tell(d *delivery) {
 		if s.removed.Load() || b.handlers.Err() != nil {
 			continue
 		}
-		r.Raiser, r.Ordinal = ID(d.events.Raiser(i)), d.ordinal+uint64(i)
-		var told []ticket
-		var ok bool
-		if d.shared == nil && s.alone != nil {
-			if ok = s.decodeAlone(d.events.Payload(i)); ok {
-				s.alone.tell(b.handlers, r)
-			} else {
-				told = d.miss(i)
-			}
-		} else if r.Parameter, told, ok = d.decode(i); ok {
-			s.fn(b.handlers, *r)
+		raiser, ordinal := ID(d.events.Raiser(i)), d.ordinal+uint64(i)
+		if alone && s.decodeAlone(d.events.Payload(i)) {
+			s.alone.tell(b.handlers, raiser, ordinal)
+			continue
 		}
-		if !ok && s.ev.ordered() {
+		var told []ticket
+		if alone {
+			told = d.miss(i)
+		} else if param, missed, ok := d.decode(i); ok {
+			s.fn(b.handlers, Raised[any]{Event: s.ev.id, Raiser: raiser, Parameter: param, Source: *d.source, Ordinal: ordinal, Sent: sent})
+			continue
+		} else {
+			told = missed
+		}
+		if s.ev.ordered() {
 			waitFor(b, told)
 		}
 	}
