@@ -56,6 +56,7 @@ type Broker struct {
 	hard     chan struct{}      // closed when Close has begun
 	done     chan struct{}      // closed when all has ended
 
+	hand      hand
 	loops     sync.WaitGroup  // tick, send
 	loopCtx   context.Context // ends tick and send
 	stopLoops context.CancelFunc
@@ -80,7 +81,7 @@ type Broker struct {
 	nextTick      time.Time              // when tick wakes; zero: only when woken
 	enabled       bool
 	sending       bool // event frames may be taken
-	sendDue       bool // send was woken for what was raised, and has not taken it yet
+	sendDue       bool // somebody was asked to send what was raised, and has not taken it yet
 	hardClosed    bool
 	hold          holdBack
 	crowd         crowd
@@ -187,15 +188,16 @@ func (b *Broker) number(ctx context.Context, ev *wire.Event, ordered bool) error
 			return fmt.Errorf("%w: %w", ErrUnsent, ErrClosed)
 		}
 		if !ordered && b.machine.Add(ev) { // the usual case, in which no time is needed
-			b.raisedLocked()
+			wake := b.raisedLocked()
 			b.mu.Unlock()
+			if wake {
+				b.sendSoon()
+			}
 			return nil
 		}
 		now := time.Now()
 		_, err := b.machine.Raise(now, ev, ordered)
-		if err == nil {
-			b.raisedLocked()
-		}
+		wake := err == nil && b.raisedLocked()
 		b.applyLocked(now)
 		enabled := b.enabled
 		var room <-chan struct{}
@@ -203,6 +205,9 @@ func (b *Broker) number(ctx context.Context, ev *wire.Event, ordered bool) error
 			room = b.space.wait()
 		}
 		b.mu.Unlock()
+		if wake {
+			b.sendSoon()
+		}
 		switch {
 		case err == nil:
 			return nil
@@ -221,13 +226,12 @@ func (b *Broker) number(ctx context.Context, ev *wire.Event, ordered bool) error
 	}
 }
 
-// raisedLocked notes that an event was numbered, and has it sent. b.mu is held.
-func (b *Broker) raisedLocked() {
+// raisedLocked notes that an event was numbered, and reports whether sendSoon must be called for
+// it. b.mu is held.
+func (b *Broker) raisedLocked() (wake bool) {
 	b.raised++
-	if !b.sendDue {
-		b.sendDue = true
-		poke(b.sendWake)
-	}
+	wake, b.sendDue = !b.sendDue, true
+	return wake
 }
 
 // Flush waits until everything raised so far was accepted by every provider, or

@@ -264,6 +264,11 @@ func (cfg *Config) sharedLoss() bool {
 	return slices.ContainsFunc(cfg.Providers, func(p provider.Provider) bool { return !p.Capabilities().Ordered })
 }
 
+// prompt reports whether no provider keeps Send waiting.
+func (cfg *Config) prompt() bool {
+	return !slices.ContainsFunc(cfg.Providers, func(p provider.Provider) bool { return !p.Capabilities().Prompt })
+}
+
 // secure reports whether every provider declares a secure channel.
 func (cfg *Config) secure() bool {
 	return !slices.ContainsFunc(cfg.Providers, func(p provider.Provider) bool {

@@ -186,27 +186,37 @@ func withParameter[T, U any](r *Raised[U], v T) Raised[T] {
 // memory that it uses again: nothing is allocated but what the codec needs. It is used by
 // one goroutine at a time.
 type alone[T any] struct {
-	codec Codec
-	fn    func(context.Context, Raised[T])
-	next  Raised[T] // what fn is told next
+	codec    Codec
+	fn       func(context.Context, Raised[T])
+	next     Raised[T] // what fn is told next
+	decoding bool
 }
 
-// begin says what the events that follow have in common.
 func (a *alone[T]) begin(event ID, source *Source, sent time.Time) {
 	a.next = Raised[T]{Event: event, Source: *source, Sent: sent}
 }
 
-// decode makes payload the parameter of what is told next.
-func (a *alone[T]) decode(payload []byte) error {
-	var zero T
-	a.next.Parameter = zero
-	return a.codec.Decode(payload, &a.next.Parameter)
-}
-
-// tell calls the function.
-func (a *alone[T]) tell(ctx context.Context, raiser ID, ordinal uint64) {
+func (a *alone[T]) tell(ctx context.Context, payload []byte, raiser ID, ordinal uint64) error {
+	if p, ok := any(&a.next.Parameter).(*[]byte); ok && a.codec == (bytesCodec{}) {
+		*p = payload
+	} else {
+		var zero T
+		a.next.Parameter = zero
+		a.decoding = true
+		if err := a.codec.Decode(payload, &a.next.Parameter); err != nil {
+			a.decoding = false
+			return err
+		}
+		a.decoding = false
+	}
 	a.next.Raiser, a.next.Ordinal = raiser, ordinal
 	a.fn(ctx, a.next)
+	return nil
+}
+
+func (a *alone[T]) panicked() (inCodec bool) {
+	inCodec, a.decoding = a.decoding, false
+	return inCodec
 }
 
 // OnMissed is [Event.OnMissed].

@@ -147,7 +147,9 @@ func (w *wrap) Capabilities() provider.Capabilities {
 	if w.caps != nil {
 		return *w.caps
 	}
-	return w.Provider.Capabilities()
+	caps := w.Provider.Capabilities()
+	caps.Prompt = caps.Prompt && w.send == nil && w.sendTo == nil // what stands in for them may wait
+	return caps
 }
 
 func (w *wrap) Start(ctx context.Context, env provider.Env) error {

@@ -93,6 +93,8 @@ func newBroker(cfg Config) *Broker {
 		o.watcher, _ = p.(provider.MemberWatcher)
 		b.outs = append(b.outs, o)
 	}
+	b.hand.opened, b.hand.prompt, b.hand.turn = time.Now(), cfg.prompt(), make(chan struct{}, 1)
+	b.hand.turn <- struct{}{}
 	return b
 }
 

@@ -73,7 +73,7 @@ type outlet struct {
 	failLog                                         rate
 	buffer                                          atomic.Int64 // bytes that its transport keeps for this instance; 0: it told nothing
 
-	// Of the batch that the sender has in hand. Only the sender uses these.
+	// Of the batch in hand; of who has the turn, see hand.
 	owed    bool // not accepted yet
 	retryAt time.Time
 	backoff time.Duration
@@ -160,66 +160,110 @@ func (o *outlet) failure() (since time.Time, err error) {
 	return o.failing, o.err
 }
 
-// send hands frames to the providers until loopCtx ends: control frames once,
-// because they are repeated as long as they matter, and event frames until
-// every provider has accepted them.
+// A hand is what is being handed to the providers. Whoever holds turn hands over.
+type hand struct {
+	// turn holds a token while nobody hands over. It is taken before the Broker's mutex, and guards the
+	// fields below.
+	turn chan struct{}
+
+	control []controlFrame
+	repairs []controlFrame
+	frames  []*engine.Frame // not accepted by every provider yet
+	batch   [][]byte        // their bytes
+	again   time.Time       // when to try that again; zero: nothing is in hand
+
+	prompt bool         // no provider keeps Send waiting; read-only
+	opened time.Time    // read-only
+	last   atomic.Int64 // when event frames were handed over last, in nanoseconds since opened
+}
+
+// promptAfter is how long no event may have been sent for the next one to be sent by who raises
+// it. Then waking another goroutine would take most of the time that the event takes. Those that come
+// closer together are sent by that other goroutine, so that what is raised meanwhile goes together.
+const promptAfter = 100 * time.Microsecond
+
+// send hands frames to the providers until loopCtx ends.
 func (b *Broker) send() {
-	var (
-		control []controlFrame
-		repairs []controlFrame
-		frames  []*engine.Frame // in hand
-		batch   [][]byte        // their bytes
-		timer   = time.NewTimer(0)
-	)
+	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		b.mu.Lock()
-		control = append(control[:0], b.control...)
-		clear(b.control)
-		b.control = b.control[:0]
-		repairs = append(repairs[:0], b.repairs...)
-		clear(b.repairs)
-		b.repairs, b.repairBytes = b.repairs[:0], 0
-		if len(frames) == 0 && b.sending {
-			frames = b.machine.Take(time.Now(), frames)
-			b.sendDue = b.machine.Shut() // then Effects.Send wakes, not the next Raise
-		}
-		b.mu.Unlock()
-
-		b.sendControl(control)
-		b.sendAgain(repairs)
-		if len(frames) > 0 && len(batch) == 0 {
-			for _, f := range frames {
-				b.sealFrame(f.Bytes)
-				batch = append(batch, f.Bytes)
-			}
-			for _, o := range b.outs {
-				o.owed, o.backoff, o.retryAt = true, 0, time.Time{}
-			}
-		}
-		var again time.Time
-		if len(batch) > 0 {
-			again = b.sendBatch(batch)
-			if !again.IsZero() { // one did not accept them: the others' receivers may ask all the same
-				b.mu.Lock()
-				b.machine.Sent(frames[len(frames)-1].Number)
-				b.mu.Unlock()
-			}
-			if again.IsZero() && b.loopCtx.Err() == nil {
-				b.batchHanded(frames)
-				clear(frames)
-				clear(batch)
-				frames, batch = frames[:0], batch[:0]
-				poke(b.sendWake) // more may have come meanwhile
-			}
-		}
-
+		<-b.hand.turn
+		b.handOver()
+		again := b.hand.again
+		b.hand.turn <- struct{}{}
 		select {
 		case <-alarm(timer, again):
 		case <-b.sendWake:
 		case <-b.loopCtx.Done():
 			return
 		}
+	}
+}
+
+// sendSoon has sent what was just raised: at once, or by the goroutine for it.
+func (b *Broker) sendSoon() {
+	h := &b.hand
+	if h.prompt && int64(time.Since(h.opened))-h.last.Load() >= int64(promptAfter) {
+		select {
+		case <-h.turn:
+			done := false
+			if h.again.IsZero() { // else the goroutine waits for the time to try again
+				b.handOver()
+				done = h.again.IsZero()
+			}
+			h.turn <- struct{}{}
+			if done {
+				return
+			}
+		default:
+		}
+	}
+	poke(b.sendWake)
+}
+
+// handOver hands what waits to the providers: control frames once,
+// because they are repeated as long as they matter, and event frames until
+// every provider has accepted them. b.hand.turn is held.
+func (b *Broker) handOver() {
+	h := &b.hand
+	b.mu.Lock()
+	h.control = append(h.control[:0], b.control...)
+	clear(b.control)
+	b.control = b.control[:0]
+	h.repairs = append(h.repairs[:0], b.repairs...)
+	clear(b.repairs)
+	b.repairs, b.repairBytes = b.repairs[:0], 0
+	if len(h.frames) == 0 && b.sending {
+		h.frames = b.machine.Take(time.Now(), h.frames)
+		b.sendDue = b.machine.Shut() // then Effects.Send wakes, not the next Raise
+	}
+	b.mu.Unlock()
+
+	b.sendControl(h.control)
+	b.sendAgain(h.repairs)
+	if len(h.frames) == 0 {
+		return
+	}
+	if len(h.batch) == 0 {
+		for _, f := range h.frames {
+			b.sealFrame(f.Bytes)
+			h.batch = append(h.batch, f.Bytes)
+		}
+		for _, o := range b.outs {
+			o.owed, o.backoff, o.retryAt = true, 0, time.Time{}
+		}
+	}
+	h.again = b.sendBatch(h.batch)
+	switch {
+	case !h.again.IsZero(): // one did not accept them: the others' receivers may ask all the same
+		b.mu.Lock()
+		b.machine.Sent(h.frames[len(h.frames)-1].Number)
+		b.mu.Unlock()
+	case b.loopCtx.Err() == nil:
+		b.batchHanded(h.frames)
+		clear(h.frames)
+		clear(h.batch)
+		h.frames, h.batch = h.frames[:0], h.batch[:0]
 	}
 }
 
@@ -305,10 +349,14 @@ func (b *Broker) batchHanded(frames []*engine.Frame) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
+	b.hand.last.Store(int64(now.Sub(b.hand.opened)))
 	for _, f := range frames {
 		b.handed += uint64(f.Count)
 	}
 	b.machine.Handed(now, frames[len(frames)-1].Number, &b.fx)
 	b.applyLocked(now)
 	b.progress.signal()
+	if b.machine.Pending() && !b.machine.Shut() { // more has come meanwhile
+		poke(b.sendWake)
+	}
 }

@@ -127,6 +127,8 @@ func (b *Broker) teardown(ctx context.Context) error {
 		}
 	}
 	b.loops.Wait()
+	<-b.hand.turn // a Raise may be sending
+	b.hand.turn <- struct{}{}
 	if err := b.handlersEnd(ctx); err != nil {
 		errs = append(errs, err)
 	}

@@ -67,11 +67,14 @@ func (p *parcel) miss(i int) (told []ticket) {
 	return told
 }
 
-// A soloist decodes for one function alone, see [alone].
+// A soloist decodes for one function and calls it, see [alone].
 type soloist interface {
+	// begin says what the events that follow have in common.
 	begin(event ID, source *Source, sent time.Time)
-	decode(payload []byte) error
-	tell(ctx context.Context, raiser ID, ordinal uint64)
+	// tell calls the function, or returns why the payload does not decode.
+	tell(ctx context.Context, payload []byte, raiser ID, ordinal uint64) error
+	// panicked reports whether tell panicked in the codec, rather than in the function.
+	panicked() (inCodec bool)
 }
 
 // A raisedSub is one function registered with OnRaised.
@@ -136,8 +139,17 @@ func (s *raisedSub) handle(d *delivery) {
 
 // tell tells the function of what is left of d, until it panics.
 func (s *raisedSub) tell(d *delivery) {
-	defer s.recovered()
 	b, alone, sent := s.ev.b, d.shared == nil && s.alone != nil, time.UnixMicro(d.clock)
+	defer func() {
+		switch v := recover(); {
+		case v == nil:
+		case alone && s.alone.panicked():
+			s.ev.panicked("the codec", v)
+			s.missed(d.miss(d.next - 1))
+		default:
+			s.ev.panicked("OnRaised", v)
+		}
+	}()
 	if alone {
 		s.alone.begin(s.ev.id, d.source, sent)
 	}
@@ -151,35 +163,27 @@ func (s *raisedSub) tell(d *delivery) {
 			continue
 		}
 		raiser, ordinal := ID(d.events.Raiser(i)), d.ordinal+uint64(i)
-		if alone && s.decodeAlone(d.events.Payload(i)) {
-			s.alone.tell(b.handlers, raiser, ordinal)
-			continue
-		}
-		var told []ticket
 		if alone {
-			told = d.miss(i)
-		} else if param, missed, ok := d.decode(i); ok {
-			s.fn(b.handlers, Raised[any]{Event: s.ev.id, Raiser: raiser, Parameter: param, Source: *d.source, Ordinal: ordinal, Sent: sent})
+			if s.alone.tell(b.handlers, d.events.Payload(i), raiser, ordinal) != nil {
+				s.missed(d.miss(i))
+			}
 			continue
-		} else {
-			told = missed
 		}
-		if s.ev.ordered() {
-			waitFor(b, told)
+		param, told, ok := d.decode(i)
+		if !ok {
+			s.missed(told)
+			continue
 		}
+		s.fn(b.handlers, Raised[any]{Event: s.ev.id, Raiser: raiser, Parameter: param, Source: *d.source, Ordinal: ordinal, Sent: sent})
 	}
 }
 
-// decodeAlone has the next call of s.alone.tell tell of payload, or says that
-// it does not decode.
-func (s *raisedSub) decodeAlone(payload []byte) (ok bool) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.ev.panicked("the codec", p)
-			ok = false
-		}
-	}()
-	return s.alone.decode(payload) == nil
+// missed waits until OnMissed functions have heard of an event that does not decode, if those that
+// follow must be told after it.
+func (s *raisedSub) missed(told []ticket) {
+	if s.ev.ordered() {
+		waitFor(s.ev.b, told)
+	}
 }
 
 // leave takes the next events of d from what counts as waiting: one at first, and then
@@ -196,13 +200,6 @@ func (s *raisedSub) leave(d *delivery) {
 	}
 	s.queue.load.take(d.left-from, bytes)
 	s.relieved()
-}
-
-// recovered, deferred, turns a panic in the function into a counter and a log line.
-func (s *raisedSub) recovered() {
-	if v := recover(); v != nil {
-		s.ev.panicked("OnRaised", v)
-	}
 }
 
 // A tapSub is one function registered with OnReceived.

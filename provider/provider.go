@@ -18,7 +18,7 @@ import (
 // same way for every Provider.
 //
 // A Provider is started once and closed once. Between the two the Broker calls
-// Send and SendTo from one goroutine each, and the other methods from any.
+// Send and SendTo from any goroutine, one call of each at a time, and the other methods from any.
 //
 // Frames are immutable from the moment they cross this interface, in either
 // direction, for ever: nobody changes their bytes or reuses their memory, so
@@ -97,6 +97,7 @@ type Capabilities struct {
 	SecureChannel bool // outsiders can neither read nor write the channel; the operator must agree
 	Durable       bool // frames survive a restart of the transport's own servers
 	BackPressure  bool // Send blocks while receivers are slow, instead of dropping
+	Prompt        bool // Send and SendTo wait neither for a receiver nor for another goroutine, so that who raises may send
 
 	// IdleHeartbeat is how often an idle instance may speak where messages cost money. 0
 	// leaves it to the Broker; negative means never.

@@ -44,7 +44,7 @@ func (p *Provider) Name() string { return "mem" }
 
 // Capabilities implements [provider.Provider].
 func (p *Provider) Capabilities() provider.Capabilities {
-	return provider.Capabilities{Ordered: true}
+	return provider.Capabilities{Ordered: true, Prompt: true}
 }
 
 // Start implements [provider.Provider].

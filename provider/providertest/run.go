@@ -38,7 +38,7 @@ func checks() []entry {
 		{"FramesAreImmutable", ruleBytes, 2, checkImmutable},
 		{"Done", "Done is called exactly once, by the Broker: before Deliver returns, after it, or after Close", 2, checkDone},
 		{"Serial", ruleSerial, 3, checkSerial},
-		{"ConcurrentUse", "the Broker calls Send and SendTo from one goroutine each, and the other methods from any", 3, checkConcurrentUse},
+		{"ConcurrentUse", "the Broker calls Send and SendTo one at a time each, and the other methods from any goroutine", 3, checkConcurrentUse},
 
 		{"StartContextEnded", "ctx bounds Start: when it has ended, Start fails with its error and leaves nothing behind", 2, checkStartContextEnded},
 		{"StartContextBoundsStartAlone", "ctx bounds Start alone", 2, checkStartContextBoundsStartAlone},

@@ -52,7 +52,7 @@ func TestConfig_ZeroMeansTheDefaults(t *testing.T) {
 		c.HandshakeTimeout != 5*time.Second || c.PeerTimeout != 10*time.Second {
 		t.Errorf("defaults: %+v", c)
 	}
-	want := provider.Capabilities{MaxFrameBytes: 32 << 10, Ordered: true}
+	want := provider.Capabilities{MaxFrameBytes: 32 << 10, Ordered: true, Prompt: true}
 	if got := p.Capabilities(); got != want || p.Name() != "tcp" {
 		t.Errorf("%q claims %+v, want %+v", p.Name(), got, want)
 	}

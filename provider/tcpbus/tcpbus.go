@@ -160,6 +160,7 @@ func (p *Provider) Capabilities() provider.Capabilities {
 		MaxFrameBytes: p.cfg.MaxFrameBytes,
 		Ordered:       true,
 		SecureChannel: p.cfg.TLS != nil,
+		Prompt:        true,
 	}
 }
 

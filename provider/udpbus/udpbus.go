@@ -128,7 +128,7 @@ func (p *Provider) Name() string { return name }
 // Capabilities implements [provider.Provider]. Networks double datagrams now and
 // then, so Redelivers is claimed.
 func (p *Provider) Capabilities() provider.Capabilities {
-	return provider.Capabilities{MaxFrameBytes: p.cfg.MaxFrameBytes, Redelivers: true}
+	return provider.Capabilities{MaxFrameBytes: p.cfg.MaxFrameBytes, Redelivers: true, Prompt: true}
 }
 
 // Start implements [provider.Provider]. It fails if the interface is not there or the
