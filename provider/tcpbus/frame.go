@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	prefixLen  = 4        // length of a frame, big endian, before its bytes
-	readBuffer = 64 << 10 // more is taken only for a frame that is longer
+	prefixLen  = 4         // length of a frame, big endian, before its bytes
+	readBuffer = 32 << 10  // at first
+	readMost   = 256 << 10 // after reads that filled it; more is taken only for a frame that is longer
 
 	writeScratch = 64 << 10  // prefixes and small frames of one write
 	writeBytes   = 256 << 10 // of one write, about
@@ -34,6 +35,7 @@ type frameReader struct {
 	buf    []byte // buf[start:end] was read and not returned
 	start  int
 	end    int
+	filled bool     // the last read filled buf, so that a larger one would have taken more
 	frames [][]byte // reused between calls
 }
 
@@ -62,6 +64,7 @@ func (f *frameReader) next() ([][]byte, error) {
 		f.reserve(need)
 		n, err := f.r.Read(f.buf[f.end:])
 		f.end += n
+		f.filled = f.end == len(f.buf)
 		if n == 0 && err != nil {
 			if err == io.EOF && f.end > f.start {
 				err = io.ErrUnexpectedEOF
@@ -100,7 +103,7 @@ func (f *frameReader) cut(n int) {
 		b := f.buf[f.start:f.end]
 		size := prefixLen + int(binary.BigEndian.Uint32(b))
 		frame := b[prefixLen:size:size]
-		if size <= readBuffer {
+		if size <= readMost {
 			frame = slices.Clip(bytes.Clone(frame))
 		} else {
 			given = true
@@ -111,7 +114,7 @@ func (f *frameReader) cut(n int) {
 	switch {
 	case given:
 		rest := f.buf[f.start:f.end]
-		f.buf = make([]byte, max(readBuffer, len(rest)))
+		f.buf = make([]byte, max(readMost, len(rest)))
 		f.start, f.end = 0, copy(f.buf, rest)
 	case f.start == f.end:
 		f.start, f.end = 0, 0
@@ -121,15 +124,19 @@ func (f *frameReader) cut(n int) {
 // reserve makes room for need bytes from start, and for one byte more than was
 // read.
 func (f *frameReader) reserve(need int) {
-	if f.start+need <= len(f.buf) && f.end < len(f.buf) {
+	size := max(readBuffer, len(f.buf), need)
+	if f.filled && size < readMost {
+		size = min(2*size, readMost)
+	}
+	if f.start+need <= len(f.buf) && f.end < len(f.buf) && size == len(f.buf) {
 		return
 	}
 	to := f.buf
-	if need > len(f.buf) {
-		to = make([]byte, max(readBuffer, need))
+	if size > len(f.buf) {
+		to = make([]byte, size)
 	}
 	f.start, f.end = 0, copy(to, f.buf[f.start:f.end])
-	f.buf = to
+	f.buf, f.filled = to, false
 }
 
 // A frameWriter turns frames into as few writes as possible. It is not safe for
