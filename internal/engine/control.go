@@ -217,10 +217,11 @@ func (m *Machine) Tick(now time.Time, fx *Effects) {
 		m.sayHeartbeat(now, fx)
 	}
 	m.expire(now, fx)
-	for _, p := range m.peers {
+	for _, p := range m.gappy {
 		m.sayNAKs(now, p, fx)
 		m.doubt(now, p, fx)
 	}
+	m.unwatch()
 	m.resendSome(now, fx)
 	m.sayDigest(now, fx)
 	if !m.ackAt.IsZero() && !now.Before(m.ackAt) {
@@ -247,7 +248,7 @@ func (m *Machine) Next() time.Time {
 	if !m.send.stalledAt.IsZero() {
 		at = earlier(at, m.stallNext())
 	}
-	for _, p := range m.peers {
+	for _, p := range m.gappy {
 		if len(p.gaps) > 0 {
 			at = earlier(at, p.gaps[0].since.Add(m.cfg.MissedAfter))
 		}

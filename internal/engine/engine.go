@@ -230,6 +230,7 @@ type Machine struct {
 	// acknowledgements we count.
 	peers      []*peer
 	byStream   map[site.StreamID]*peer
+	gappy      []*peer                    // those of which something is missing, or was when last looked at; in the same order
 	closed     map[site.StreamID]ending   // streams that ended while we watched, and where; bounded
 	closedList []site.StreamID            // the same, the oldest first
 	past       map[site.StreamID]*keeping // frames kept of streams that ended a moment ago

@@ -165,8 +165,8 @@ func (g *gap) blur(items []Item) {
 
 // expire gives up every gap that has been open for too long.
 func (m *Machine) expire(now time.Time, fx *Effects) {
-	for i := len(m.peers) - 1; i >= 0; i-- { // backwards: maybeForget removes
-		p := m.peers[i]
+	for i := len(m.gappy) - 1; i >= 0; i-- { // backwards: maybeForget removes
+		p := m.gappy[i]
 		due := func() bool { return len(p.gaps) > 0 && now.Sub(p.gaps[0].since) >= m.cfg.MissedAfter }
 		if !due() {
 			continue
