@@ -36,11 +36,7 @@ func (m *Machine) acceptControl(now time.Time, p *peer, h wire.Header, body []by
 	switch c := c.(type) {
 	case wire.Heartbeat:
 		m.exists(now, p, c.Mark, fx)
-		if now.Sub(p.dataAt) < ackAgain {
-			// Its sender may not have heard our last ACK.
-			p.ackDue = true
-			m.ackSoon(now)
-		}
+		m.ackHeartbeat(now, p, c)
 	case wire.Hello:
 		m.hello(now, p, c)
 	case wire.State:
@@ -180,14 +176,45 @@ func (m *Machine) sayHeartbeat(now time.Time, fx *Effects) {
 }
 
 // ackSoon has what arrived acknowledged in a moment.
-func (m *Machine) ackSoon(now time.Time) {
-	if m.ackAt.IsZero() {
-		m.ackAt = now.Add(max(ackEvery, time.Duration(len(m.peers))*time.Millisecond))
+func (m *Machine) ackSoon(now time.Time) { m.ackIn(now, ackShare) }
+
+// ackLater is ackSoon for what more may follow. While it does, who sends it needs
+// no word from us but that a part of its ring can go.
+func (m *Machine) ackLater(now time.Time) { m.ackIn(now, ackFlow) }
+
+// ackIn plans an ACK in such a time that all members together say one in each share, and
+// where one takes several frames a frame in each ackShare: everybody may have to hear them. It is
+// up to a quarter sooner or later, since all hear the same at once. A few need none of this.
+func (m *Machine) ackIn(now time.Time, share time.Duration) {
+	if !m.many() {
+		m.ackAt = earlier(m.ackAt, now.Add(ackEvery))
+		return
+	}
+	share = max(share, time.Duration(m.ackCost)*ackShare)
+	d := max(ackEvery, time.Duration(len(m.peers))*share)
+	if soonest := now.Add(d * 3 / 4); m.ackAt.IsZero() || m.ackAt.After(soonest) {
+		m.ackAt = earlier(m.ackAt, soonest.Add(time.Duration(m.rand.Int64N(int64(d/2)))))
+	}
+}
+
+// ackHeartbeat has p's data acknowledged after its heartbeat, when no more follows
+// that would be acknowledged too. What was acknowledged before is so again while p keeps a frame that
+// is covered by it: p may not have heard it.
+func (m *Machine) ackHeartbeat(now time.Time, p *peer, b wire.Heartbeat) {
+	idle := now.Sub(p.dataAt)
+	if idle >= ackAgain || m.many() && idle < ackPause {
+		return
+	}
+	if b.Low > 0 && b.Low <= p.ackedTo.Frame {
+		p.ackDue = true
+	}
+	if p.ackDue || p.low() != p.ackedTo {
+		m.ackSoon(now)
 	}
 }
 
 func (m *Machine) sayACK(now time.Time, fx *Effects) {
-	m.ackAt, m.ackBytes = time.Time{}, 0
+	m.ackAt, m.ackBytes, m.ackFrames = time.Time{}, 0, 0
 	var entries []wire.ACKEntry
 	for _, p := range m.peers {
 		low := p.low()
@@ -197,14 +224,23 @@ func (m *Machine) sayACK(now time.Time, fx *Effects) {
 		p.ackedTo, p.ackDue = low, false
 		entries = append(entries, wire.ACKEntry{Stream: p.stream, Mark: low})
 	}
-	to := site.StreamID{}
-	if len(entries) == 1 {
-		to = entries[0].Stream
+	room := m.listRoom(wire.MaxACKEntryLen, 0)
+	m.ackCost = (len(entries) + room - 1) / room
+	if len(entries) == 1 || m.apart() {
+		m.ackCost = min(m.ackCost, 1)
+		for _, e := range entries {
+			m.say(now, e.Stream, wire.ACK{Entries: []wire.ACKEntry{e}}, fx)
+		}
+		return
 	}
-	for part := range slices.Chunk(entries, m.listRoom(wire.MaxACKEntryLen, 0)) {
-		m.say(now, to, wire.ACK{Entries: part}, fx)
+	for part := range slices.Chunk(entries, room) {
+		m.say(now, site.StreamID{}, wire.ACK{Entries: part}, fx)
 	}
 }
+
+// apart reports whether what is for several is better said to each of them than
+// once to all: so many others are here who would hear it too.
+func (m *Machine) apart() bool { return m.cfg.ReachesOne && m.many() }
 
 // Tick does what is due at now. Call it when [Machine.Next] has come.
 func (m *Machine) Tick(now time.Time, fx *Effects) {

@@ -85,8 +85,9 @@ func (m *Machine) accept(now time.Time, p *peer, h wire.Header, frame, body []by
 	}
 	m.keep(now, p, h.Number, frame)
 	p.dataAt = now
-	m.ackSoon(now)
-	if m.ackBytes += len(body); m.ackBytes > m.cfg.RingBytes/4 {
+	m.ackLater(now)
+	m.ackFrames++
+	if m.ackBytes += len(body); m.ackBytes > m.cfg.RingBytes/4 || m.ackFrames > m.cfg.RingFrames/4 {
 		m.sayACK(now, fx)
 	}
 	if h.Type == wire.TypeFragment {

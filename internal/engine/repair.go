@@ -108,7 +108,10 @@ func (m *Machine) sayNAKs(now time.Time, p *peer, fx *Effects) {
 
 // together reports whether NAKs and repairs go to everybody: so many are here
 // that those who lose the same should not each ask for it.
-func (m *Machine) together() bool { return m.cfg.SharedLoss && len(m.peers) > askAlone }
+func (m *Machine) together() bool { return m.cfg.SharedLoss && m.many() }
+
+// many reports whether so many others are here that it matters what each of them says.
+func (m *Machine) many() bool { return len(m.peers) > fewPeers }
 
 // heardNAK puts off our own NAKs for frames that another instance has just
 // asked for: the answer will come to us too.

@@ -150,7 +150,7 @@ func crowd(t *testing.T, seed uint64) (m *Machine, other site.StreamID, all []si
 	m, other, now, fx = New(cfg), site.NewStreamID(2, 2), time.Unix(0, 0), &Effects{}
 	m.Start(now, nil, fx)
 	m.Members(now, []site.Member{{Site: testSite, Stream: other, State: site.MemberOpen}}, false, fx)
-	all = joined(m, now, 2*askAlone, fx)
+	all = joined(m, now, 2*fewPeers, fx)
 	arrive(m, other, now, 4, 3, 1, fx)
 	return m, other, all, now, fx
 }

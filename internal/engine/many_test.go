@@ -1,0 +1,181 @@
+package engine
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/carillon-go/carillon/internal/wire"
+	"github.com/carillon-go/carillon/site"
+)
+
+// What instances say in sites with many members.
+
+// large returns a machine that has followed n others for a second.
+func large(n int, tweak func(*Config)) (m *Machine, all []site.StreamID, now time.Time, fx *Effects) {
+	cfg := testConfig(site.NewStreamID(1, 1), 1)
+	cfg.MissedAfter = time.Minute
+	tweak(&cfg)
+	m, now, fx = New(cfg), time.Unix(0, 0), &Effects{}
+	m.Start(now, nil, fx)
+	all = joined(m, now, n, fx)
+	now = advance(m, now, now.Add(time.Second), fx)
+	fx.Reset()
+	return m, all, now, fx
+}
+
+// advance has m do what is due until end.
+func advance(m *Machine, now, end time.Time, fx *Effects) time.Time {
+	for at := m.Next(); !at.IsZero() && !at.After(end); at = m.Next() {
+		if at.After(now) {
+			now = at
+		}
+		m.Tick(now, fx)
+	}
+	return end
+}
+
+// addressed counts the control frames of one type in fx by whom they are for.
+func addressed(t *testing.T, fx *Effects, kind wire.Type) (alone map[site.StreamID]int, toAll int) {
+	t.Helper()
+	alone = map[site.StreamID]int{}
+	for _, c := range fx.Control {
+		h, err := wire.ParseHeader(c.Frame)
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case h.Type != kind:
+		case c.To == site.StreamID{}:
+			toAll++
+		default:
+			alone[c.To]++
+		}
+	}
+	return alone, toAll
+}
+
+func TestACK_GoesToEachSenderAloneWhereManyWouldHearIt(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		members    int
+		reachesOne bool
+		alone      bool
+	}{
+		{"many, and each can be reached", 100, true, true},
+		{"many, and everybody hears everything", 100, false, false},
+		{"few: one frame is as good", fewPeers, true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m, all, now, fx := large(tt.members, func(cfg *Config) { cfg.ReachesOne = tt.reachesOne })
+			senders := all[:5]
+			for _, s := range senders {
+				arrive(m, s, now, 1, 0, 1, fx)
+			}
+			advance(m, now, now.Add(1300*time.Millisecond), fx)
+			alone, toAll := addressed(t, fx, wire.TypeACK)
+			if !tt.alone {
+				if len(alone) != 0 || toAll != 1 {
+					t.Errorf("%d ACKs for everybody and %v for single ones, want one for everybody", toAll, alone)
+				}
+				return
+			}
+			if len(alone) != len(senders) || toAll != 0 {
+				t.Errorf("%d ACKs for everybody and %v for single ones, want one for each sender", toAll, alone)
+			}
+			for _, ack := range spoken[wire.ACK](t, fx) {
+				if len(ack.Entries) != 1 {
+					t.Errorf("an ACK for one sender has %d entries", len(ack.Entries))
+				}
+			}
+		})
+	}
+}
+
+// All receivers together say a hundred ACKs a second while data flows, whatever their number.
+func TestACK_OfDataThatFlowsIsRareInLargeSites(t *testing.T) {
+	const seconds = 60
+	for _, members := range []int{20, 200, 1000} {
+		t.Run(fmt.Sprint(members), func(t *testing.T) {
+			m, all, now, fx := large(members, func(*Config) {})
+			for n := range uint64(seconds * 20) {
+				arrive(m, all[0], now, n+1, n, 1, fx)
+				now = advance(m, now, now.Add(time.Second/20), fx)
+			}
+			got, most := len(spoken[wire.ACK](t, fx)), seconds*100*4/3/members+1
+			if got == 0 || got > most {
+				t.Errorf("%d ACKs in %d s, want one at least and %d at most", got, seconds, most)
+			}
+		})
+	}
+}
+
+func TestACK_FollowsSoonWhenDataHasStopped(t *testing.T) {
+	m, all, now, fx := large(400, func(*Config) {})
+	arrive(m, all[0], now, 1, 0, 1, fx)
+	now = now.Add(2 * ackPause)
+	tell(m, all[0], now, wire.Heartbeat{Mark: site.Mark{Frame: 1, Next: 1}, Low: 1}, fx)
+	advance(m, now, now.Add(500*time.Millisecond), fx)
+	if got := spoken[wire.ACK](t, fx); len(got) != 1 {
+		t.Errorf("%d ACKs half a second after the first heartbeat without data, want one: Shutdown waits for it", len(got))
+	}
+}
+
+// What an instance says when everybody sends takes many frames, and everybody hears them.
+func TestACK_OfManyFramesComesAsMuchLater(t *testing.T) {
+	const members = 200
+	m, all, now, fx := large(members, func(*Config) {})
+	const seconds = 60
+	for n := range uint64(seconds) {
+		for _, s := range all {
+			arrive(m, s, now, n+1, n, 1, fx)
+		}
+		now = now.Add(2 * ackPause)
+		for _, s := range all {
+			tell(m, s, now, wire.Heartbeat{Mark: site.Mark{Frame: n + 1, Next: n + 1}, Low: n + 1}, fx)
+		}
+		now = advance(m, now, now.Add(time.Second-2*ackPause), fx)
+	}
+	_, got := addressed(t, fx, wire.TypeACK)
+	if most := seconds * 1000 * 4 / 3 / members; got < most/4 || got > most {
+		t.Errorf("%d ACK frames in %d s, want at most %d, so that all together say a thousand a second, and not much less", got, seconds, most)
+	}
+}
+
+func TestACK_IsNotSaidAgainWhenTheSenderHasHeardIt(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		low  uint64 // of the sender's heartbeat
+		want int
+	}{
+		{"it keeps nothing: everybody has acknowledged", 0, 0},
+		{"it keeps the frame: it may not have heard us", 3, 1},
+		{"it keeps later ones only", 4, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m, other, now, fx := pair(t)
+			for n := range uint64(3) {
+				arrive(m, other, now, n+1, n, 1, fx)
+			}
+			now = advance(m, now, now.Add(time.Second), fx)
+			if got := spoken[wire.ACK](t, fx); len(got) != 1 {
+				t.Fatalf("%d ACKs of three frames that came at once, want one", len(got))
+			}
+			fx.Reset()
+			tell(m, other, now, wire.Heartbeat{Mark: site.Mark{Frame: 3, Next: 3}, Low: tt.low}, fx)
+			advance(m, now, now.Add(time.Second), fx)
+			if got := spoken[wire.ACK](t, fx); len(got) != tt.want {
+				t.Errorf("%d ACKs after the heartbeat, want %d", len(got), tt.want)
+			}
+		})
+	}
+}
+
+func TestACK_IsSaidAtOnceForAQuarterOfTheRingsFrames(t *testing.T) {
+	m, all, now, fx := large(1000, func(cfg *Config) { cfg.RingFrames = 64 })
+	for n := range uint64(17) {
+		arrive(m, all[0], now, n+1, n, 1, fx)
+	}
+	if got := spoken[wire.ACK](t, fx); len(got) != 1 || got[0].Entries[0].Mark.Frame != 17 {
+		t.Errorf("said %+v after 17 frames with a ring of 64", got)
+	}
+}
