@@ -57,6 +57,10 @@ const (
 	lapsedGrace    = 500 * time.Millisecond // the same for streams whose lease has lapsed
 	baselineWait   = 2 * time.Second        // the same for all
 	stateMerge     = 500 * time.Millisecond // upper bound of the spread of STATE answers
+	stateBurst     = 64                     // STATEs for single ones said at once, so that they fit every queue
+	stateAgain     = 5 * time.Millisecond
+	witnesses      = 3       // who have answered are asked again, of those who have not
+	maxListed      = 1 << 16 // streams that HELLOs to be answered list
 	ackEvery       = 50 * time.Millisecond
 	ackShare       = time.Millisecond       // of an ACK frame for each member: all together say a thousand a second
 	ackFlow        = 10 * time.Millisecond  // the same while data flows

@@ -179,3 +179,117 @@ func TestACK_IsSaidAtOnceForAQuarterOfTheRingsFrames(t *testing.T) {
 		t.Errorf("said %+v after 17 frames with a ring of 64", got)
 	}
 }
+
+func TestHello_OfAFewNamesThem(t *testing.T) {
+	m, now := New(testConfig(site.NewStreamID(1, 1), 1)), time.Unix(0, 0)
+	var fx Effects
+	var rows []site.Member
+	for i := range fewPeers {
+		rows = append(rows, site.Member{Site: testSite, Stream: site.NewStreamID(2+uint64(i), 0), State: site.MemberOpen})
+	}
+	m.Start(now, rows, &fx)
+	if got := spoken[wire.Hello](t, &fx); len(got) != 1 || len(got[0].Streams) != fewPeers {
+		t.Errorf("said %+v, want one that names %d", got, fewPeers)
+	}
+}
+
+// Whoever was heard and has not answered may have been asked too much at once. It is asked
+// again with everybody, and only those of whom nothing is known are named, in frames
+// that somebody hears who may know of them.
+func TestHello_NamesThoseOfWhomNothingWasHeard(t *testing.T) {
+	const members, heard = 500, 300 // of those who do not answer, more than a frame can name
+	m, now := New(testConfig(site.NewStreamID(1, 1), 1)), time.Unix(0, 0)
+	var fx Effects
+	var rows []site.Member
+	for i := range members {
+		rows = append(rows, site.Member{Site: testSite, Stream: site.NewStreamID(2+uint64(i), 0), State: site.MemberOpen})
+	}
+	m.Start(now, rows, &fx)
+	for _, r := range rows[:heard] {
+		tell(m, r.Stream, now, wire.Heartbeat{}, &fx)
+	}
+	for _, r := range rows[:witnesses] {
+		tell(m, r.Stream, now, wire.State{Nonces: []wire.ID{m.join.nonce}}, &fx)
+	}
+	fx.Reset()
+	advance(m, now, now.Add(310*time.Millisecond), &fx)
+	named, toAll := map[site.StreamID]int{}, 0
+	for _, h := range spoken[wire.Hello](t, &fx) {
+		if len(h.Streams) == 0 {
+			toAll++
+		}
+		for _, s := range h.Streams {
+			named[s]++
+		}
+	}
+	if toAll != 1 {
+		t.Errorf("%d HELLOs name nobody, want one", toAll)
+	}
+	wrong := 0
+	for i, r := range rows {
+		got := named[r.Stream]
+		if i < witnesses && got < 2 || i >= witnesses && i < heard && got != 0 || i >= heard && got != 1 {
+			wrong++
+		}
+	}
+	if wrong > 0 {
+		t.Errorf("%d of %d are named wrongly; want those once of whom nothing was heard, and in each frame those who have answered", wrong, members)
+	}
+}
+
+func TestState_GoesToEachWhoAsksWhereManyWouldHearIt(t *testing.T) {
+	const askers = 150
+	for _, reachesOne := range []bool{true, false} {
+		t.Run(fmt.Sprint(reachesOne), func(t *testing.T) {
+			m, all, now, fx := large(400, func(cfg *Config) { cfg.ReachesOne = reachesOne })
+			for i, s := range all[:askers] {
+				tell(m, s, now, wire.Hello{Nonce: wire.ID{byte(i), 1}}, fx)
+			}
+			atOnce := 0
+			for end := now.Add(300 * time.Millisecond); !m.Next().After(end); {
+				before := len(fx.Control)
+				m.Tick(m.Next(), fx)
+				atOnce = max(atOnce, len(fx.Control)-before)
+			}
+			alone, toAll := addressed(t, fx, wire.TypeState)
+			nonces := 0
+			for _, s := range spoken[wire.State](t, fx) {
+				nonces += len(s.Nonces)
+			}
+			if !reachesOne {
+				if len(alone) != 0 || toAll != 1 || nonces != m.nonceRoom() {
+					t.Errorf("%d STATEs for single ones and %d for all, with %d answers; want one for all, and full", len(alone), toAll, nonces)
+				}
+				return
+			}
+			if len(alone) != askers || toAll != 0 || nonces != askers {
+				t.Errorf("%d STATEs for single ones and %d for all, with %d answers; want one for each of %d", len(alone), toAll, nonces, askers)
+			}
+			if atOnce > stateBurst+1 {
+				t.Errorf("%d frames at once, want %d at most", atOnce, stateBurst)
+			}
+		})
+	}
+}
+
+func TestState_TellsOnlyWhoAskedOfWhomItAsked(t *testing.T) {
+	m, all, now, fx := large(20, func(cfg *Config) { cfg.ReachesOne = true })
+	a, b, dead := all[0], all[1], all[2]
+	arrive(m, dead, now, 1, 0, 1, fx)
+	fx.Reset()
+	tell(m, a, now, wire.Hello{Nonce: wire.ID{1}}, fx)
+	tell(m, a, now, wire.Hello{Nonce: wire.ID{1}, Streams: []site.StreamID{dead, m.cfg.Stream}}, fx)
+	tell(m, b, now, wire.Hello{Nonce: wire.ID{2}}, fx)
+	advance(m, now, now.Add(40*time.Millisecond), fx)
+	states := spoken[wire.State](t, fx)
+	if len(states) != 2 {
+		t.Fatalf("said %+v, want an answer to each of two", states)
+	}
+	want := wire.StreamMark{Stream: dead, Mark: site.Mark{Frame: 1, Next: 1}}
+	if got := states[0].Others; len(got) != 1 || got[0] != want {
+		t.Errorf("the one who named a stream is told %+v, want %+v", got, want)
+	}
+	if got := states[1].Others; len(got) != 0 {
+		t.Errorf("the one who named none is told %+v", got)
+	}
+}
