@@ -183,7 +183,7 @@ func (m *Machine) ackSoon(now time.Time) { m.ackIn(now, ackShare) }
 func (m *Machine) ackLater(now time.Time) { m.ackIn(now, ackFlow) }
 
 // ackIn plans an ACK in such a time that all members together say one in each share, and
-// where one takes several frames a frame in each ackShare: everybody may have to hear them. It is
+// of long ones a KiB in each ackShare: everybody may have to hear them. It is
 // up to a quarter sooner or later, since all hear the same at once. A few need none of this.
 func (m *Machine) ackIn(now time.Time, share time.Duration) {
 	if !m.many() {
@@ -225,9 +225,9 @@ func (m *Machine) sayACK(now time.Time, fx *Effects) {
 		entries = append(entries, wire.ACKEntry{Stream: p.stream, Mark: low})
 	}
 	room := m.listRoom(wire.MaxACKEntryLen, 0)
-	m.ackCost = (len(entries) + room - 1) / room
+	m.ackCost = len(entries) * wire.MaxACKEntryLen >> 10
 	if len(entries) == 1 || m.apart() {
-		m.ackCost = min(m.ackCost, 1)
+		m.ackCost = 0
 		for _, e := range entries {
 			m.say(now, e.Stream, wire.ACK{Entries: []wire.ACKEntry{e}}, fx)
 		}

@@ -62,7 +62,7 @@ const (
 	witnesses      = 3       // who have answered are asked again, of those who have not
 	maxListed      = 1 << 16 // streams that HELLOs to be answered list
 	ackEvery       = 50 * time.Millisecond
-	ackShare       = time.Millisecond       // of an ACK frame for each member: all together say a thousand a second
+	ackShare       = time.Millisecond       // for each member and KiB of ACK: all together say a thousand a second
 	ackFlow        = 10 * time.Millisecond  // the same while data flows
 	ackPause       = 100 * time.Millisecond // without data, after which it does not
 	ackAgain       = 3 * time.Second        // how long after data heartbeats are acknowledged again
@@ -248,7 +248,7 @@ type Machine struct {
 	ackAt       time.Time              // next ACK; zero: nothing to acknowledge
 	ackBytes    int                    // received since the last one
 	ackFrames   int                    // the same in frames
-	ackCost     int                    // frames that the last one took
+	ackCost     int                    // KiB that the last one took
 	digestAt    time.Time              // next DIGEST
 	endings     map[site.StreamID]bool // ended streams to tell of, as somebody does not know
 	endingsAt   time.Time
