@@ -208,24 +208,49 @@ func (m *Machine) ackHeartbeat(now time.Time, p *peer, b wire.Heartbeat) {
 	if b.Low > 0 && b.Low <= p.ackedTo.Frame {
 		p.ackDue = true
 	}
-	if p.ackDue || p.low() != p.ackedTo {
+	if p.owesACK() {
 		m.ackSoon(now)
 	}
+}
+
+// owesACK reports whether something of p is to be acknowledged.
+func (p *peer) owesACK() bool { return p.state != peerJoining && (p.ackDue || p.low() != p.ackedTo) }
+
+// ackKiB returns the cost of an ACK of so many entries.
+func ackKiB(entries int) int { return entries * wire.MaxACKEntryLen >> 10 }
+
+// ackIsLonger reports whether an ACK that is due has become longer than was thought when it
+// was planned. Then it comes later.
+func (m *Machine) ackIsLonger(now time.Time) bool {
+	if !m.many() || m.apart() {
+		return false
+	}
+	owed := 0
+	for _, p := range m.peers {
+		if p.owesACK() {
+			owed++
+		}
+	}
+	more := ackKiB(owed) - max(1, m.ackCost)
+	if more <= 0 {
+		return false
+	}
+	m.ackCost = ackKiB(owed)
+	m.ackAt = now.Add(time.Duration(len(m.peers)*more) * ackShare)
+	return true
 }
 
 func (m *Machine) sayACK(now time.Time, fx *Effects) {
 	m.ackAt, m.ackBytes, m.ackFrames = time.Time{}, 0, 0
 	var entries []wire.ACKEntry
 	for _, p := range m.peers {
-		low := p.low()
-		if p.state == peerJoining || low == p.ackedTo && !p.ackDue {
-			continue
+		if low := p.low(); p.owesACK() {
+			p.ackedTo, p.ackDue = low, false
+			entries = append(entries, wire.ACKEntry{Stream: p.stream, Mark: low})
 		}
-		p.ackedTo, p.ackDue = low, false
-		entries = append(entries, wire.ACKEntry{Stream: p.stream, Mark: low})
 	}
 	room := m.listRoom(wire.MaxACKEntryLen, 0)
-	m.ackCost = len(entries) * wire.MaxACKEntryLen >> 10
+	m.ackCost = ackKiB(len(entries))
 	if len(entries) == 1 || m.apart() {
 		m.ackCost = 0
 		for _, e := range entries {
@@ -260,7 +285,7 @@ func (m *Machine) Tick(now time.Time, fx *Effects) {
 	m.unwatch()
 	m.resendSome(now, fx)
 	m.sayDigest(now, fx)
-	if !m.ackAt.IsZero() && !now.Before(m.ackAt) {
+	if !m.ackAt.IsZero() && !now.Before(m.ackAt) && !m.ackIsLonger(now) {
 		m.sayACK(now, fx)
 	}
 	if at := m.held.retryAt; !at.IsZero() && !now.Before(at) {

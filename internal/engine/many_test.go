@@ -139,10 +139,16 @@ func testLongACK(t *testing.T, frameBytes int) {
 			tell(m, s, now, wire.Heartbeat{Mark: site.Mark{Frame: n + 1, Next: n + 1}, Low: n + 1}, fx)
 		}
 		now = advance(m, now, now.Add(time.Second-2*ackPause), fx)
+		if n == 0 && len(spoken[wire.ACK](t, fx)) > 0 {
+			t.Error("the first one, which nobody knew to be long, came within a second")
+		}
 	}
 	got := 0
 	for _, ack := range spoken[wire.ACK](t, fx) {
 		got += len(ack.Append(nil))
+	}
+	if m.ackCost < 5 {
+		t.Errorf("an ACK of %d streams is thought to take %d KiB", members, m.ackCost)
 	}
 	// Entries are shorter than they may be.
 	if most := seconds * 1000 << 10 / members; got < most/6 || got > most {
