@@ -195,16 +195,18 @@ func TestACK_IsSaidAtOnceForAQuarterOfTheRingsFrames(t *testing.T) {
 	}
 }
 
-func TestHello_OfAFewNamesThem(t *testing.T) {
-	m, now := New(testConfig(site.NewStreamID(1, 1), 1)), time.Unix(0, 0)
-	var fx Effects
-	var rows []site.Member
-	for i := range fewPeers {
-		rows = append(rows, site.Member{Site: testSite, Stream: site.NewStreamID(2+uint64(i), 0), State: site.MemberOpen})
-	}
-	m.Start(now, rows, &fx)
-	if got := spoken[wire.Hello](t, &fx); len(got) != 1 || len(got[0].Streams) != fewPeers {
-		t.Errorf("said %+v, want one that names %d", got, fewPeers)
+func TestHello_NamesAFewAtFirstAndNotMany(t *testing.T) {
+	for members, named := range map[int]int{fewPeers: fewPeers, fewPeers + 1: 0} {
+		m, now := New(testConfig(site.NewStreamID(1, 1), 1)), time.Unix(0, 0)
+		var fx Effects
+		var rows []site.Member
+		for i := range members {
+			rows = append(rows, site.Member{Site: testSite, Stream: site.NewStreamID(2+uint64(i), 0), State: site.MemberOpen})
+		}
+		m.Start(now, rows, &fx)
+		if got := spoken[wire.Hello](t, &fx); len(got) != 1 || len(got[0].Streams) != named {
+			t.Errorf("to %d members it says %+v, want one HELLO that names %d", members, got, named)
+		}
 	}
 }
 
