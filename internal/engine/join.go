@@ -198,9 +198,10 @@ func (m *Machine) hello(now time.Time, p *peer, h wire.Hello) {
 	if m.apart() {
 		most = len(m.peers)
 	}
-	i := slices.IndexFunc(j.asked, func(q question) bool { return q.nonce == h.Nonce })
+	i := slices.IndexFunc(j.asked, func(q question) bool { return q.nonce == h.Nonce || m.apart() && q.by == p.stream })
 	switch {
-	case i >= 0: // another part of what it asks
+	case i >= 0: // another part of what it asks; one that asks something else meanwhile gets one answer all the same
+		j.asked[i].nonce = h.Nonce
 	case len(j.asked) >= most:
 		return // the rest will ask again
 	default:

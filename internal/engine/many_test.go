@@ -289,6 +289,18 @@ func TestState_GoesToEachWhoAsksWhereManyWouldHearIt(t *testing.T) {
 	}
 }
 
+// Each answer is for one instance, so whoever asks all the time must not get one each time.
+func TestState_IsSaidOnceToOneThatAsksManyTimes(t *testing.T) {
+	m, all, now, fx := large(400, func(cfg *Config) { cfg.ReachesOne = true })
+	for i := range 100 {
+		tell(m, all[0], now, wire.Hello{Nonce: wire.ID{byte(i), 1}}, fx)
+	}
+	advance(m, now, now.Add(300*time.Millisecond), fx)
+	if got := spoken[wire.State](t, fx); len(got) != 1 || len(got[0].Nonces) != 1 || got[0].Nonces[0] != (wire.ID{99, 1}) {
+		t.Errorf("said %+v, want one answer, to the last", got)
+	}
+}
+
 func TestState_TellsOnlyWhoAskedOfWhomItAsked(t *testing.T) {
 	m, all, now, fx := large(20, func(cfg *Config) { cfg.ReachesOne = true })
 	a, b, dead := all[0], all[1], all[2]
