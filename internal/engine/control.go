@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -182,15 +183,14 @@ func (m *Machine) ackSoon(now time.Time) { m.ackIn(now, ackShare) }
 // no word from us but that a part of its ring can go.
 func (m *Machine) ackLater(now time.Time) { m.ackIn(now, ackFlow) }
 
-// ackIn plans an ACK in such a time that all members together say one in each share, and
-// of long ones a KiB in each ackShare: everybody may have to hear them. It is
-// up to a quarter sooner or later, since all hear the same at once. A few need none of this.
+// ackIn plans an ACK in such a time that all members together say one in each share: everybody may
+// have to hear them. It is up to a quarter sooner or later, since all hear the same at
+// once. A few need none of this.
 func (m *Machine) ackIn(now time.Time, share time.Duration) {
 	if !m.many() {
 		m.ackAt = earlier(m.ackAt, now.Add(ackEvery))
 		return
 	}
-	share = max(share, time.Duration(m.ackCost)*ackShare)
 	d := max(ackEvery, time.Duration(len(m.peers))*share)
 	if soonest := now.Add(d * 3 / 4); m.ackAt.IsZero() || m.ackAt.After(soonest) {
 		m.ackAt = earlier(m.ackAt, soonest.Add(time.Duration(m.rand.Int64N(int64(d/2)))))
@@ -216,49 +216,43 @@ func (m *Machine) ackHeartbeat(now time.Time, p *peer, b wire.Heartbeat) {
 // owesACK reports whether something of p is to be acknowledged.
 func (p *peer) owesACK() bool { return p.state != peerJoining && (p.ackDue || p.low() != p.ackedTo) }
 
-// ackKiB returns the cost of an ACK of so many entries.
-func ackKiB(entries int) int { return entries * wire.MaxACKEntryLen >> 10 }
-
-// ackIsLonger reports whether an ACK that is due has become longer than was thought when it
-// was planned. Then it comes later.
-func (m *Machine) ackIsLonger(now time.Time) bool {
+// sayACKs says what is due. Where everybody hears the ACKs of many, one frame is said at a
+// time, or what each hears when all send would grow with the square of their number.
+func (m *Machine) sayACKs(now time.Time, fx *Effects) {
 	if !m.many() || m.apart() {
-		return false
+		m.sayACK(now, len(m.peers), fx)
+		return
 	}
-	owed := 0
-	for _, p := range m.peers {
-		if p.owesACK() {
-			owed++
-		}
+	if m.sayACK(now, ackShort, fx); slices.ContainsFunc(m.peers, (*peer).owesACK) {
+		m.ackSoon(now)
 	}
-	more := ackKiB(owed) - max(1, m.ackCost)
-	if more <= 0 {
-		return false
-	}
-	m.ackCost = ackKiB(owed)
-	m.ackAt = now.Add(time.Duration(len(m.peers)*more) * ackShare)
-	return true
 }
 
-func (m *Machine) sayACK(now time.Time, fx *Effects) {
+// sayACK acknowledges most streams at most, beginning after the one that was the last before.
+func (m *Machine) sayACK(now time.Time, most int, fx *Effects) {
 	m.ackAt, m.ackBytes, m.ackFrames = time.Time{}, 0, 0
+	from := 0
+	if most < len(m.peers) {
+		from, _ = slices.BinarySearchFunc(m.peers, m.ackedLast, func(p *peer, s site.StreamID) int {
+			return cmp.Or(compareStreams(p, s), -1) // the one after it
+		})
+	}
 	var entries []wire.ACKEntry
-	for _, p := range m.peers {
-		if low := p.low(); p.owesACK() {
+	for i := range m.peers {
+		p := m.peers[(from+i)%len(m.peers)]
+		if low := p.low(); p.owesACK() && len(entries) < most {
 			p.ackedTo, p.ackDue = low, false
 			entries = append(entries, wire.ACKEntry{Stream: p.stream, Mark: low})
+			m.ackedLast = p.stream
 		}
 	}
-	room := m.listRoom(wire.MaxACKEntryLen, 0)
-	m.ackCost = ackKiB(len(entries))
 	if len(entries) == 1 || m.apart() {
-		m.ackCost = 0
 		for _, e := range entries {
 			m.say(now, e.Stream, wire.ACK{Entries: []wire.ACKEntry{e}}, fx)
 		}
 		return
 	}
-	for part := range slices.Chunk(entries, room) {
+	for part := range slices.Chunk(entries, m.listRoom(wire.MaxACKEntryLen, 0)) {
 		m.say(now, site.StreamID{}, wire.ACK{Entries: part}, fx)
 	}
 }
@@ -285,8 +279,8 @@ func (m *Machine) Tick(now time.Time, fx *Effects) {
 	m.unwatch()
 	m.resendSome(now, fx)
 	m.sayDigest(now, fx)
-	if !m.ackAt.IsZero() && !now.Before(m.ackAt) && !m.ackIsLonger(now) {
-		m.sayACK(now, fx)
+	if !m.ackAt.IsZero() && !now.Before(m.ackAt) {
+		m.sayACKs(now, fx)
 	}
 	if at := m.held.retryAt; !at.IsZero() && !now.Before(at) {
 		m.held.retryAt = time.Time{}

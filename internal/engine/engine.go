@@ -62,8 +62,9 @@ const (
 	witnesses      = 3       // who have answered are asked again, of those who have not
 	maxListed      = 1 << 16 // streams that HELLOs to be answered list
 	ackEvery       = 50 * time.Millisecond
-	ackShare       = time.Millisecond       // for each member and KiB of ACK: all together say a thousand a second
+	ackShare       = time.Millisecond       // of an ACK for each member: all together say a thousand a second
 	ackFlow        = 10 * time.Millisecond  // the same while data flows
+	ackShort       = 27                     // most streams in an ACK that is one of many; about 1 KiB
 	ackPause       = 100 * time.Millisecond // without data, after which it does not
 	ackAgain       = 3 * time.Second        // how long after data heartbeats are acknowledged again
 	heartbeatFirst = 50 * time.Millisecond
@@ -248,7 +249,7 @@ type Machine struct {
 	ackAt       time.Time              // next ACK; zero: nothing to acknowledge
 	ackBytes    int                    // received since the last one
 	ackFrames   int                    // the same in frames
-	ackCost     int                    // KiB that the last one took
+	ackedLast   site.StreamID          // that an ACK named last
 	digestAt    time.Time              // next DIGEST
 	endings     map[site.StreamID]bool // ended streams to tell of, as somebody does not know
 	endingsAt   time.Time

@@ -88,7 +88,7 @@ func (m *Machine) accept(now time.Time, p *peer, h wire.Header, frame, body []by
 	m.ackLater(now)
 	m.ackFrames++
 	if m.ackBytes += len(body); m.ackBytes > m.cfg.RingBytes/4 || m.ackFrames > m.cfg.RingFrames/4 {
-		m.sayACK(now, fx)
+		m.sayACK(now, len(m.peers), fx)
 	}
 	if h.Type == wire.TypeFragment {
 		v = m.acceptFragment(p, h, body, fx)
