@@ -20,9 +20,11 @@ var growthNetworks = map[string]string{
 }
 
 const (
-	growthEvent = 200 // bytes
-	growthRate  = 100 // events a second of the one who sends alone
-	growthEvery = 5 * time.Second
+	growthLarge = 300             // instances, beyond which phases are shorter
+	growthEvent = 200             // bytes
+	growthRate  = 100             // events a second of the one who sends alone
+	growthEvery = 5 * time.Second // between two events of each, when all send
+	growthLossy = 5 * time.Second // for which one sends while frames are lost
 )
 
 // A GrowthPhase is what was counted while a site of some size did one thing.
@@ -104,19 +106,19 @@ func (g *grower) run() {
 	})
 	idle := 2 * max(10*time.Second, g.plan.Idle)
 	g.phase("idle", idle, func() {})
-	g.phase("one", 10*time.Second, func() { g.one(10 * time.Second) })
-	g.quiet()
-	all := 10 * time.Second
-	if g.n > 200 {
-		all = 30 * time.Second // acknowledgements of all are rare there
+	long, lossy := 10*time.Second, growthLossy
+	if g.n > growthLarge {
+		long, lossy = long/2, lossy/2
 	}
-	g.phase("all", all, func() { g.all(all) })
+	g.phase("one", long, func() { g.one(long) })
+	g.quiet()
+	g.phase("all", long, func() { g.all(long) })
 	g.quiet()
 	if g.network == "udp" {
 		for _, loss := range []string{"shared=0.01", "loss=0.01", "shared=0.05", "loss=0.05"} {
 			g.phase(loss, 8*time.Second, func() {
 				g.do("weather net " + loss)
-				g.one(5 * time.Second)
+				g.one(lossy)
 			})
 			g.do("weather net")
 			g.quiet()
@@ -125,12 +127,12 @@ func (g *grower) run() {
 	g.phase("join", 3*time.Second, func() { g.do(fmt.Sprintf("start p%d", g.n)) })
 	g.quiet()
 	g.phase("leave", 5*time.Second, func() { g.do("stop p1") })
-	g.phase("death", 4*g.plan.Idle+30*time.Second, func() { g.do(fmt.Sprintf("kill p%d", g.n)) })
+	g.phase("death", 3*g.plan.Idle+20*time.Second, func() { g.do(fmt.Sprintf("kill p%d", g.n)) })
 }
 
 // one has the first instance send.
 func (g *grower) one(d time.Duration) {
-	g.do(fmt.Sprintf("raise p0 n=%d every=%v size=%d", growthRate*int(d/time.Second), time.Second/growthRate, growthEvent))
+	g.do(fmt.Sprintf("raise p0 n=%d every=%v size=%d", int(growthRate*d/time.Second), time.Second/growthRate, growthEvent))
 }
 
 // all has every instance send a little, one after the other.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -110,8 +111,10 @@ func (c *curve) points(all []sim.Growth) (list [][2]float64) {
 
 func (p *panel) draw(b *strings.Builder, all []sim.Growth, left, top float64) {
 	lowX, highX, lowY, highY := math.Inf(1), 0.0, math.Inf(1), 0.0
+	sizes := map[float64]bool{}
 	for _, c := range p.curves {
 		for _, at := range c.points(all) {
+			sizes[at[0]] = true
 			lowX, highX = min(lowX, at[0]), max(highX, at[0])
 			lowY, highY = min(lowY, at[1]), max(highY, at[1])
 		}
@@ -132,8 +135,7 @@ func (p *panel) draw(b *strings.Builder, all []sim.Growth, left, top float64) {
 		fmt.Fprintf(b, `<line x1="%g" y1="%.1f" x2="%g" y2="%.1f" stroke="#ddd"/><text x="%g" y="%.1f" text-anchor="end">%s</text>`+"\n",
 			left, y(v), left+panelWidth, y(v), left-8, y(v)+4, tick(v))
 	}
-	for e := math.Ceil(lowX); e <= highX+0.05; e++ {
-		v := math.Pow(2, e)
+	for _, v := range slices.Sorted(maps.Keys(sizes)) {
 		fmt.Fprintf(b, `<line x1="%.1f" y1="%g" x2="%.1f" y2="%g" stroke="#888"/><text x="%.1f" y="%g" text-anchor="middle">%g</text>`+"\n",
 			x(v), top+panelHeight, x(v), top+panelHeight+5, x(v), top+panelHeight+19, v)
 	}
