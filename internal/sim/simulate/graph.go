@@ -166,7 +166,7 @@ func (p *panel) line(b *strings.Builder, c curve, points [][2]float64, x, y func
 
 // key names a curve within its panel.
 func (p *panel) key(b *strings.Builder, i int, c curve, left, top float64) {
-	x, y := left+panelWidth-150, top+panelHeight-70+17*float64(i)
+	x, y := left+panelWidth-150, top+8+17*float64(i)
 	fmt.Fprintf(b, `<line x1="%g" y1="%g" x2="%g" y2="%g" stroke="%s" stroke-width="1.8" stroke-dasharray="%s"/><text x="%g" y="%g">%s</text>`+"\n",
 		x, y, x+34, y, lineColours()[c.network], c.dashes, x+42, y+4, losses()[i][1])
 }
