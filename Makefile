@@ -99,6 +99,10 @@ endif
 sim-loss: ## what is missed at 1, 5, 20 and 50 % loss, last messages before silence, rotation under load
 	@go run ./internal/sim/simulate -figures
 
+.PHONY: sim-growth
+sim-growth: ## what sites of 2 to 1,000 instances cost: SIZES=2,4 NETWORKS=udp,tcp; PUBLISH=docs writes docs/scaling.md
+	@go run ./internal/sim/simulate -growth -sizes '$(SIZES)' -networks '$(NETWORKS)' -publish '$(PUBLISH)'
+
 .PHONY: bench-go
 bench-go: ## Go benchmarks of all modules
 	@for dir in $(MODULES); do go -C "$$dir" test -run='^$$' -bench='$(BENCH)' -benchmem -p=1 ./...; done

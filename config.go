@@ -269,6 +269,14 @@ func (cfg *Config) prompt() bool {
 	return !slices.ContainsFunc(cfg.Providers, func(p provider.Provider) bool { return !p.Capabilities().Prompt })
 }
 
+// reachesOne reports whether every provider can send to one instance alone.
+func (cfg *Config) reachesOne() bool {
+	return !slices.ContainsFunc(cfg.Providers, func(p provider.Provider) bool {
+		_, ok := p.(provider.Unicaster)
+		return !ok
+	})
+}
+
 // secure reports whether every provider declares a secure channel.
 func (cfg *Config) secure() bool {
 	return !slices.ContainsFunc(cfg.Providers, func(p provider.Provider) bool {

@@ -244,7 +244,7 @@ func (b *Broker) makeMachine(stream site.StreamID, key site.KeyID, trailer int) 
 		MaxEventBytes: b.cfg.MaxEventBytes, UnsentBytes: b.cfg.UnsentBytes,
 		RingBytes: b.cfg.RingBytes, RingFrames: b.cfg.RingFrames,
 		HoldFrames: holdFrames, HoldBytes: max(leastHoldBytes, b.cfg.HoldBytes), CacheBytes: b.cfg.CacheBytes,
-		SharedLoss: b.cfg.sharedLoss(), RepairDelay: b.cfg.reorderDelay(), MissedAfter: b.cfg.MissedAfter, MaxStall: b.cfg.MaxStall, IdleHeartbeat: b.cfg.idleHeartbeat(),
+		SharedLoss: b.cfg.sharedLoss(), ReachesOne: b.cfg.reachesOne(), RepairDelay: b.cfg.reorderDelay(), MissedAfter: b.cfg.MissedAfter, MaxStall: b.cfg.MaxStall, IdleHeartbeat: b.cfg.idleHeartbeat(),
 		Seed: binary.BigEndian.Uint64(seed[:]),
 	})
 	b.mu.Lock()

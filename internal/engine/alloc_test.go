@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -94,5 +96,54 @@ func BenchmarkRaise(b *testing.B) {
 			frames = m.Take(now, frames[:0])
 			m.Handed(now, frames[len(frames)-1].Number, fx)
 		}
+	}
+}
+
+// BenchmarkReceive_Members is a heartbeat, and the look for what is due next that follows
+// each frame, in sites of many sizes.
+func BenchmarkReceive_Members(b *testing.B) {
+	for _, members := range []int{3, 30, 300, 3000} {
+		b.Run(strconv.Itoa(members), func(b *testing.B) {
+			m, other, fx := follow()
+			now := time.Unix(0, 0)
+			for i := range members {
+				row := site.Member{Site: testSite, Stream: site.NewStreamID(100, uint64(i)), State: site.MemberOpen, Joined: now.Add(time.Hour)}
+				m.Members(now, []site.Member{row}, false, fx)
+			}
+			body := wire.Body(wire.ControlFrame(wire.Header{Type: wire.TypeHeartbeat, Key: 1, Site: testSite, Stream: other, Number: 1}, wire.Heartbeat{}, 32), 32)
+			h := wire.Header{Type: wire.TypeHeartbeat, Site: testSite, Stream: other}
+			for b.Loop() {
+				h.Number++
+				fx.Reset()
+				m.Receive(now, h, nil, body, fx)
+				m.Next()
+			}
+		})
+	}
+}
+
+// What a frame costs must not depend on how many others there are, so only those are
+// looked at of which something is missing.
+func TestTick_LooksAfterThoseOfWhomSomethingIsMissing(t *testing.T) {
+	m, other, fx := follow()
+	now := time.Unix(0, 0)
+	for i := range 10 {
+		row := site.Member{Site: testSite, Stream: site.NewStreamID(100, uint64(i)), State: site.MemberOpen, Joined: now.Add(time.Hour)}
+		m.Members(now, []site.Member{row}, false, fx)
+	}
+	if len(m.gappy) != 0 {
+		t.Fatalf("%d of %d are looked after and miss nothing", len(m.gappy), len(m.peers))
+	}
+	p := m.byStream[other]
+	m.exists(now, p, site.Mark{Frame: p.high.Frame + 2, Next: p.high.Next + 2}, fx)
+	if !slices.Equal(m.gappy, []*peer{p}) {
+		t.Fatalf("%v are looked after, want the one with a gap", m.gappy)
+	}
+	for !m.Next().IsZero() && len(m.gappy) > 0 && now.Before(time.Unix(60, 0)) {
+		now = m.Next()
+		m.Tick(now, fx)
+	}
+	if len(m.gappy) != 0 || p.missed != 2 {
+		t.Errorf("after %v, %d are looked after and %d events missed, want none and 2", now.Sub(time.Unix(0, 0)), len(m.gappy), p.missed)
 	}
 }

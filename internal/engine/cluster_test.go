@@ -404,6 +404,14 @@ func (m *Machine) invariant() error {
 		if len(p.gaps) == 0 && len(p.waiting) > 0 {
 			return fmt.Errorf("%v: %d Ordered events wait for nothing", p, len(p.waiting))
 		}
+		if due := len(p.gaps) > 0 || !p.askAt.IsZero() || !p.doubtAt.IsZero(); due && !slices.Contains(m.gappy, p) {
+			return fmt.Errorf("%v: Tick does not look after it", p)
+		}
+	}
+	for i, p := range m.gappy {
+		if i > 0 && compareStreams(m.gappy[i-1], p.stream) >= 0 || m.byStream[p.stream] != p {
+			return fmt.Errorf("%v is in the wrong place among those that Tick looks after", p)
+		}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -36,11 +37,7 @@ func (m *Machine) acceptControl(now time.Time, p *peer, h wire.Header, body []by
 	switch c := c.(type) {
 	case wire.Heartbeat:
 		m.exists(now, p, c.Mark, fx)
-		if now.Sub(p.dataAt) < ackAgain {
-			// Its sender may not have heard our last ACK.
-			p.ackDue = true
-			m.ackSoon(now)
-		}
+		m.ackHeartbeat(now, p, c)
 	case wire.Hello:
 		m.hello(now, p, c)
 	case wire.State:
@@ -185,32 +182,91 @@ func (m *Machine) sayHeartbeat(now time.Time, fx *Effects) {
 }
 
 // ackSoon has what arrived acknowledged in a moment.
-func (m *Machine) ackSoon(now time.Time) {
-	if m.ackAt.IsZero() {
-		m.ackAt = now.Add(max(ackEvery, time.Duration(len(m.peers))*time.Millisecond))
+func (m *Machine) ackSoon(now time.Time) { m.ackIn(now, ackShare) }
+
+// ackLater is ackSoon for what more may follow. While it does, who sends it needs
+// no word from us but that a part of its ring can go.
+func (m *Machine) ackLater(now time.Time) { m.ackIn(now, ackFlow) }
+
+// ackIn plans an ACK in such a time that all members together say one in each share: everybody may
+// have to hear them. It is up to a quarter sooner or later, since all hear the same at
+// once. A few need none of this.
+func (m *Machine) ackIn(now time.Time, share time.Duration) {
+	if !m.many() {
+		m.ackAt = earlier(m.ackAt, now.Add(ackEvery))
+		return
+	}
+	d := max(ackEvery, time.Duration(len(m.peers))*share)
+	if soonest := now.Add(d * 3 / 4); m.ackAt.IsZero() || m.ackAt.After(soonest) {
+		m.ackAt = earlier(m.ackAt, soonest.Add(time.Duration(m.rand.Int64N(int64(d/2)))))
 	}
 }
 
-func (m *Machine) sayACK(now time.Time, fx *Effects) {
-	m.ackAt, m.ackBytes = time.Time{}, 0
-	var entries []wire.ACKEntry
-	share := m.share(now)
-	for _, p := range m.peers {
-		low := p.low()
-		if p.state == peerJoining || low == p.ackedTo && !p.ackDue && p.loan.used == 0 {
-			continue
-		}
-		p.ackedTo, p.ackDue = low, false
-		entries = append(entries, wire.ACKEntry{Stream: p.stream, Mark: low, Credit: m.creditOf(now, p, share)})
+// ackHeartbeat has p's data acknowledged after its heartbeat, when no more follows
+// that would be acknowledged too. What was acknowledged before is so again while p keeps a frame that
+// is covered by it: p may not have heard it.
+func (m *Machine) ackHeartbeat(now time.Time, p *peer, b wire.Heartbeat) {
+	idle := now.Sub(p.dataAt)
+	if idle >= ackAgain || m.many() && idle < ackPause {
+		return
 	}
-	to := site.StreamID{}
-	if len(entries) == 1 {
-		to = entries[0].Stream
+	if b.Low > 0 && b.Low <= p.ackedTo.Frame {
+		p.ackDue = true
 	}
-	for part := range slices.Chunk(entries, m.listRoom(wire.MaxACKEntryLen, 0)) {
-		m.say(now, to, wire.ACK{Entries: part}, fx)
+	if p.owesACK() {
+		m.ackSoon(now)
 	}
 }
+
+// owesACK reports whether something of p is to be acknowledged.
+func (p *peer) owesACK() bool {
+	return p.state != peerJoining && (p.ackDue || p.loan.used > 0 || p.low() != p.ackedTo)
+}
+
+// sayACKs says what is due. Where everybody hears the ACKs of many, one frame is said at a
+// time, or what each hears when all send would grow with the square of their number.
+func (m *Machine) sayACKs(now time.Time, fx *Effects) {
+	if !m.many() || m.apart() {
+		m.sayACK(now, len(m.peers), fx)
+		return
+	}
+	if m.sayACK(now, ackShort, fx); slices.ContainsFunc(m.peers, (*peer).owesACK) {
+		m.ackSoon(now)
+	}
+}
+
+// sayACK acknowledges most streams at most, beginning after the one that was the last before.
+func (m *Machine) sayACK(now time.Time, most int, fx *Effects) {
+	m.ackAt, m.ackBytes, m.ackFrames = time.Time{}, 0, 0
+	from, share := 0, m.share(now)
+	if most < len(m.peers) {
+		from, _ = slices.BinarySearchFunc(m.peers, m.ackedLast, func(p *peer, s site.StreamID) int {
+			return cmp.Or(compareStreams(p, s), -1) // the one after it
+		})
+	}
+	var entries []wire.ACKEntry
+	for i := range m.peers {
+		p := m.peers[(from+i)%len(m.peers)]
+		if low := p.low(); p.owesACK() && len(entries) < most {
+			p.ackedTo, p.ackDue = low, false
+			entries = append(entries, wire.ACKEntry{Stream: p.stream, Mark: low, Credit: m.creditOf(now, p, share)})
+			m.ackedLast = p.stream
+		}
+	}
+	if len(entries) == 1 || m.apart() {
+		for _, e := range entries {
+			m.say(now, e.Stream, wire.ACK{Entries: []wire.ACKEntry{e}}, fx)
+		}
+		return
+	}
+	for part := range slices.Chunk(entries, m.listRoom(wire.MaxACKEntryLen, 0)) {
+		m.say(now, site.StreamID{}, wire.ACK{Entries: part}, fx)
+	}
+}
+
+// apart reports whether what is for several is better said to each of them than
+// once to all: so many others are here who would hear it too.
+func (m *Machine) apart() bool { return m.cfg.ReachesOne && m.many() }
 
 // Tick does what is due at now. Call it when [Machine.Next] has come.
 func (m *Machine) Tick(now time.Time, fx *Effects) {
@@ -223,14 +279,15 @@ func (m *Machine) Tick(now time.Time, fx *Effects) {
 		m.sayHeartbeat(now, fx)
 	}
 	m.expire(now, fx)
-	for _, p := range m.peers {
+	for _, p := range m.gappy {
 		m.sayNAKs(now, p, fx)
 		m.doubt(now, p, fx)
 	}
+	m.unwatch()
 	m.resendSome(now, fx)
 	m.sayDigest(now, fx)
 	if !m.ackAt.IsZero() && !now.Before(m.ackAt) && !m.crowded() {
-		m.sayACK(now, fx)
+		m.sayACKs(now, fx)
 	}
 	if at := m.held.retryAt; !at.IsZero() && !now.Before(at) {
 		m.held.retryAt = time.Time{}
@@ -257,7 +314,7 @@ func (m *Machine) Next() time.Time {
 		at = earlier(at, m.stallNext())
 	}
 	at = earlier(at, m.send.shutEnd)
-	for _, p := range m.peers {
+	for _, p := range m.gappy {
 		if len(p.gaps) > 0 {
 			at = earlier(at, p.gaps[0].since.Add(m.cfg.MissedAfter))
 		}

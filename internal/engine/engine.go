@@ -46,6 +46,7 @@ type Config struct {
 	Window int
 
 	SharedLoss    bool          // what one receiver loses, others often lose too
+	ReachesOne    bool          // what is for one instance is not heard by all
 	RepairDelay   time.Duration // how long frames may normally overtake each other; 0: hardly
 	MissedAfter   time.Duration // how long a gap may stay open
 	MaxStall      time.Duration // how long a receiver that lags may pace Raise
@@ -61,8 +62,16 @@ const (
 	lapsedGrace    = 500 * time.Millisecond // the same for streams whose lease has lapsed
 	baselineWait   = 2 * time.Second        // the same for all
 	stateMerge     = 500 * time.Millisecond // upper bound of the spread of STATE answers
+	stateBurst     = 64                     // STATEs for single ones said at once, so that they fit every queue
+	stateAgain     = 5 * time.Millisecond
+	witnesses      = 3       // who have answered are asked again, of those who have not
+	maxListed      = 1 << 16 // streams that HELLOs to be answered list
 	ackEvery       = 50 * time.Millisecond
-	ackAgain       = 3 * time.Second // how long after data heartbeats are acknowledged again
+	ackShare       = time.Millisecond       // of an ACK for each member: all together say a thousand a second
+	ackFlow        = 10 * time.Millisecond  // the same while data flows
+	ackShort       = 27                     // most streams in an ACK that is one of many; about 1 KiB
+	ackPause       = 100 * time.Millisecond // without data, after which it does not
+	ackAgain       = 3 * time.Second        // how long after data heartbeats are acknowledged again
 	heartbeatFirst = 50 * time.Millisecond
 	heartbeatIdle  = time.Second
 	resetFor       = 60 * time.Second // how long a new stream speaks of the old one
@@ -71,13 +80,13 @@ const (
 	unknownFor     = time.Second // how long "the member table does not know it" is believed
 	askBurst       = 8
 	askEvery       = 200 * time.Millisecond
+	fewPeers       = 8    // with more, it is seen to that not each of them says the same to all
 	maxGaps        = 2048 // per stream; beyond it what comes is not taken until some are repaired
 
 	askFirst   = 20 * time.Millisecond  // least time over which NAKs for a new gap are spread
 	askMost    = 200 * time.Millisecond // most time between two NAKs for a gap
 	askSlack   = 5 * time.Millisecond   // what is due so soon is asked for together
 	askAnyone  = 8                      // NAKs without success after which anybody may answer
-	askAlone   = 8                      // with more members, NAKs for shared losses go to all, so that they can be put off
 	nakFrames  = 4                      // most NAKs, or GONEs, said at once
 	doubtAfter = 250 * time.Millisecond // gaps that are open for so long are told of
 
@@ -238,6 +247,7 @@ type Machine struct {
 	// acknowledgements we count.
 	peers      []*peer
 	byStream   map[site.StreamID]*peer
+	gappy      []*peer                    // those of which something is missing, or was when last looked at; in the same order
 	closed     map[site.StreamID]ending   // streams that ended while we watched, and where; bounded
 	closedList []site.StreamID            // the same, the oldest first
 	past       map[site.StreamID]*keeping // frames kept of streams that ended a moment ago
@@ -248,6 +258,8 @@ type Machine struct {
 	ackBytes    int                    // received since the last one
 	limited     bool                   // SetRoom was called
 	spare       int                    // what it said
+	ackFrames   int                    // the same in frames
+	ackedLast   site.StreamID          // that an ACK named last
 	digestAt    time.Time              // next DIGEST
 	endings     map[site.StreamID]bool // ended streams to tell of, as somebody does not know
 	endingsAt   time.Time

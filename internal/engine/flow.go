@@ -17,7 +17,7 @@ import (
 const (
 	firstCredit = 128 << 10   // where none was told lately
 	creditFor   = time.Second // how long a credit is good for, and a stream shares in the buffer
-	ackShare    = 4           // what arrives is acknowledged after this part of the credit
+	ackPart     = 4           // what arrives is acknowledged after this part of the credit
 )
 
 // FrameCharge is what a frame counts for against a credit and in [Config.Window] beside its own
@@ -49,7 +49,7 @@ func (m *Machine) SetRoom(now time.Time, bytes int, fx *Effects) {
 	was := m.crowded()
 	m.spare, m.limited = bytes, true
 	if was && !m.crowded() {
-		m.sayACK(now, fx)
+		m.sayACK(now, len(m.peers), fx)
 	}
 }
 
@@ -208,8 +208,8 @@ func (m *Machine) lend(now time.Time, p *peer, bytes int, fx *Effects) {
 	if l.at.IsZero() || now.Sub(l.at) >= creditFor {
 		told = m.least()
 	}
-	if l.used*ackShare >= told && !m.crowded() {
-		m.sayACK(now, fx)
+	if l.used*ackPart >= told && !m.crowded() {
+		m.sayACK(now, len(m.peers), fx)
 	}
 }
 

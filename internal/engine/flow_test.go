@@ -283,7 +283,7 @@ func ackedAfter(t *testing.T, m *Machine, s site.StreamID, now time.Time, from u
 
 func TestFlow_AQuarterOfTheCreditIsAcknowledgedAtOnce(t *testing.T) {
 	m, others, now, fx := pacedBy(t, 2, func(*Config) {})
-	quarter := func(credit int) int { return (credit/ackShare + 2279) / 2280 }
+	quarter := func(credit int) int { return (credit/ackPart + 2279) / 2280 }
 	n, credit := ackedAfter(t, m, others[0], now, 1, fx)
 	if n != quarter(firstCredit) || credit != 1<<20 {
 		t.Errorf("the first ACK came after %d frames with a credit of %d; want %d, %d", n, credit, quarter(firstCredit), 1<<20)

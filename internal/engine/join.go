@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
 	"time"
@@ -20,10 +21,16 @@ type joiner struct {
 	nonce     [16]byte
 	said      int // HELLOs said so far
 
-	asked   [][16]byte             // nonces to answer in the next STATE
-	askedBy site.StreamID          // who asked, if it was one alone
-	listed  map[site.StreamID]bool // of which streams they want to know
-	stateAt time.Time              // when to answer; zero: nobody asked
+	asked   []question // to answer
+	listed  int        // streams that the questions list
+	stateAt time.Time  // when to answer; zero: nobody asked
+}
+
+// A question is a HELLO that waits for its answer.
+type question struct {
+	by     site.StreamID
+	nonce  [16]byte
+	listed []site.StreamID // of which they want to know
 }
 
 // Start takes the snapshot of open rows, read after the own row was committed,
@@ -61,8 +68,9 @@ func (m *Machine) sayHello(now time.Time, fx *Effects) {
 	if j.said == len(helloAt) || j.inStep && j.said > 0 || now.Before(j.startedAt.Add(helloAt[j.said])) {
 		return
 	}
-	for j.said < len(helloAt) && !now.Before(j.startedAt.Add(helloAt[j.said])) {
-		j.said++
+	first := j.said == 0
+	for j.said < len(helloAt) && (!now.Before(j.startedAt.Add(helloAt[j.said])) || m.many() && helloAt[j.said] < m.stateSpread()*9/8) {
+		j.said++ // what was asked a moment ago is still being answered
 	}
 	var silent []site.StreamID
 	for _, p := range m.peers {
@@ -74,9 +82,39 @@ func (m *Machine) sayHello(now time.Time, fx *Effects) {
 	if len(silent) == 1 {
 		to = silent[0]
 	}
-	for part := range slices.Chunk(silent, m.listRoom(len(site.StreamID{}), len(j.nonce))) {
-		m.say(now, to, wire.Hello{Nonce: j.nonce, Streams: part}, fx)
+	room := m.listRoom(len(site.StreamID{}), len(j.nonce))
+	if !m.many() {
+		for part := range slices.Chunk(silent, room) {
+			m.say(now, to, wire.Hello{Nonce: j.nonce, Streams: part}, fx)
+		}
+		return
 	}
+	if len(silent) > 0 && (first || len(silent) > room-witnesses) {
+		// A list of all would take more to say than it saves, and each would tell of
+		// all whom it names.
+		m.say(now, site.StreamID{}, wire.Hello{Nonce: j.nonce}, fx)
+		if first {
+			return
+		}
+		silent = slices.DeleteFunc(silent, func(s site.StreamID) bool { return !m.byStream[s].heardAt.IsZero() })
+	}
+	// Those of whom nothing was heard may be dead. Somebody who lives is asked too: it
+	// tells how far they had come.
+	ask := m.witnesses()
+	for part := range slices.Chunk(silent, room-witnesses) {
+		m.say(now, site.StreamID{}, wire.Hello{Nonce: j.nonce, Streams: slices.Concat(part, ask)}, fx)
+	}
+}
+
+// witnesses returns a few who have answered, at random.
+func (m *Machine) witnesses() (some []site.StreamID) {
+	from := m.rand.IntN(max(1, len(m.peers)))
+	for i := range m.peers {
+		if p := m.peers[(from+i)%len(m.peers)]; p.state == peerOpen && !p.heardAt.IsZero() && len(some) < witnesses {
+			some = append(some, p.stream)
+		}
+	}
+	return some
 }
 
 // settleJoin gives a baseline to the streams that have been silent for long
@@ -156,46 +194,95 @@ func (m *Machine) hello(now time.Time, p *peer, h wire.Hello) {
 		return
 	}
 	j := &m.join
-	if slices.Contains(j.asked, h.Nonce) || len(j.asked) == m.listRoom(len(h.Nonce), wire.MaxMarkLen)/2 {
+	most := m.nonceRoom()
+	if m.apart() {
+		most = len(m.peers)
+	}
+	i := slices.IndexFunc(j.asked, func(q question) bool { return q.nonce == h.Nonce || m.apart() && q.by == p.stream })
+	switch {
+	case i >= 0: // another part of what it asks; one that asks something else meanwhile gets one answer all the same
+		j.asked[i].nonce = h.Nonce
+	case len(j.asked) >= most:
 		return // the rest will ask again
+	default:
+		i = len(j.asked)
+		j.asked = append(j.asked, question{by: p.stream, nonce: h.Nonce})
 	}
-	j.asked = append(j.asked, h.Nonce)
-	if j.listed == nil {
-		j.listed = map[site.StreamID]bool{}
-	}
-	for _, s := range h.Streams {
-		j.listed[s] = true
+	if j.listed+len(h.Streams) <= maxListed {
+		j.asked[i].listed = append(j.asked[i].listed, h.Streams...)
+		j.listed += len(h.Streams)
 	}
 	if j.stateAt.IsZero() {
-		spread := min(time.Duration(len(m.peers)+1)*time.Millisecond/4, stateMerge)
-		j.stateAt = now.Add(time.Duration(m.rand.Int64N(int64(spread) + 1)))
-		j.askedBy = p.stream
-	} else if j.askedBy != p.stream {
-		j.askedBy = site.StreamID{}
+		j.stateAt = now.Add(time.Duration(m.rand.Int64N(int64(m.stateSpread()) + 1)))
 	}
+}
+
+// stateSpread returns the time over which members answer the same HELLO.
+func (m *Machine) stateSpread() time.Duration {
+	return min(time.Duration(len(m.peers)+1)*time.Millisecond/4, stateMerge)
+}
+
+// nonceRoom returns how many HELLOs are answered in one frame, with room for
+// others if they are asked for.
+func (m *Machine) nonceRoom() int {
+	room := m.listRoom(len(question{}.nonce), wire.MaxMarkLen)
+	if m.join.listed > 0 {
+		return room / 2
+	}
+	return room
 }
 
 // sayState answers the HELLOs heard. The mark is that of what was taken for
 // sending, not of what was handed on: a frame on its way into a provider may
 // miss the newcomer, and everything that it must not miss comes after this mark.
+//
+// Where each can be reached alone and there are many, each gets an answer of its
+// own: one for all who start together would come to all the others too, and would
+// have to name them all.
 func (m *Machine) sayState(now time.Time, fx *Effects) {
 	j := &m.join
+	n := min(len(j.asked), m.nonceRoom())
+	if m.apart() {
+		n = min(len(j.asked), stateBurst)
+		for i := range n {
+			m.answer(now, j.asked[i:i+1], fx)
+		}
+	} else {
+		m.answer(now, j.asked[:n], fx)
+	}
+	if j.asked = slices.Delete(j.asked, 0, n); len(j.asked) > 0 {
+		j.stateAt = now.Add(stateAgain)
+		return
+	}
+	j.asked, j.listed, j.stateAt = nil, 0, time.Time{}
+}
+
+// answer says one STATE for some questions.
+func (m *Machine) answer(now time.Time, asked []question, fx *Effects) {
+	state, to := wire.State{Mark: m.send.taken}, asked[0].by
 	var others []wire.StreamMark
-	for _, p := range m.peers {
-		if p.state != peerJoining && j.listed[p.stream] {
-			others = append(others, wire.StreamMark{Stream: p.stream, Mark: p.high})
+	listed := map[site.StreamID]bool{}
+	for _, q := range asked {
+		state.Nonces = append(state.Nonces, q.nonce)
+		if q.by != to {
+			to = site.StreamID{}
+		}
+		for _, s := range q.listed {
+			if p := m.byStream[s]; p != nil && p.state != peerJoining && !listed[s] {
+				listed[s] = true
+				others = append(others, wire.StreamMark{Stream: s, Mark: p.high})
+			}
 		}
 	}
-	state := wire.State{Mark: m.send.taken, Nonces: j.asked}
+	slices.SortFunc(others, func(a, b wire.StreamMark) int { return bytes.Compare(a.Stream[:], b.Stream[:]) })
 	for {
-		n := min(len(others), m.listRoom(wire.MaxStreamMarkLen, wire.MaxMarkLen+len(j.nonce)*len(j.asked)))
+		n := min(len(others), m.listRoom(wire.MaxStreamMarkLen, wire.MaxMarkLen+len(m.join.nonce)*len(asked)))
 		state.Others, others = others[:n], others[n:]
-		m.say(now, j.askedBy, state, fx)
+		m.say(now, to, state, fx)
 		if len(others) == 0 {
-			break
+			return
 		}
 	}
-	j.asked, j.listed, j.stateAt = nil, nil, time.Time{}
 }
 
 // state takes another's answer. Only an answer to our own nonce sets a

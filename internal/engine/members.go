@@ -98,6 +98,7 @@ func (m *Machine) removePeer(p *peer, fx *Effects) {
 		return
 	}
 	m.peers = slices.Delete(m.peers, i, i+1)
+	m.gappy = slices.DeleteFunc(m.gappy, func(q *peer) bool { return q == p })
 	delete(m.byStream, p.stream)
 	if kept := p.kept; len(kept.frames) > 0 { // somebody else may still miss them
 		m.past[p.stream] = &kept

@@ -85,9 +85,10 @@ func (m *Machine) accept(now time.Time, p *peer, h wire.Header, frame, body []by
 	}
 	m.keep(now, p, h.Number, frame)
 	p.dataAt = now
-	m.ackSoon(now)
-	if m.ackBytes += len(body); m.ackBytes > m.cfg.RingBytes/4 && !m.crowded() {
-		m.sayACK(now, fx)
+	m.ackLater(now)
+	m.ackFrames++
+	if m.ackBytes += len(body); (m.ackBytes > m.cfg.RingBytes/4 || m.ackFrames > m.cfg.RingFrames/4) && !m.crowded() {
+		m.sayACK(now, len(m.peers), fx)
 	}
 	m.lend(now, p, len(frame), fx)
 	if h.Type == wire.TypeFragment {
@@ -165,8 +166,8 @@ func (g *gap) blur(items []Item) {
 
 // expire gives up every gap that has been open for too long.
 func (m *Machine) expire(now time.Time, fx *Effects) {
-	for i := len(m.peers) - 1; i >= 0; i-- { // backwards: maybeForget removes
-		p := m.peers[i]
+	for i := len(m.gappy) - 1; i >= 0; i-- { // backwards: maybeForget removes
+		p := m.gappy[i]
 		due := func() bool { return len(p.gaps) > 0 && now.Sub(p.gaps[0].since) >= m.cfg.MissedAfter }
 		if !due() {
 			continue

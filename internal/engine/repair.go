@@ -2,6 +2,7 @@ package engine
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/carillon-go/carillon/internal/wire"
@@ -22,6 +23,7 @@ type asking struct {
 // missing are asked for a moment after the gap was noticed: they may have been
 // overtaken, and when many miss the same, one NAK is enough.
 func (m *Machine) planRepair(now time.Time, p *peer) {
+	m.watch(p)
 	for i := len(p.gaps) - 1; i >= 0; i-- {
 		g := &p.gaps[i]
 		if !g.at.IsZero() {
@@ -31,6 +33,19 @@ func (m *Machine) planRepair(now time.Time, p *peer) {
 		p.askAt = earlier(p.askAt, g.at)
 		p.doubtAt = earlier(p.doubtAt, g.since.Add(doubtAfter))
 	}
+}
+
+// watch has Tick look after p, which has gaps. It looks after no others: with many
+// members, a look at each for every frame would cost more than the frame.
+func (m *Machine) watch(p *peer) {
+	if i, found := slices.BinarySearchFunc(m.gappy, p.stream, compareStreams); !found {
+		m.gappy = slices.Insert(m.gappy, i, p)
+	}
+}
+
+// unwatch ends that for the peers that need no look any more.
+func (m *Machine) unwatch() {
+	m.gappy = slices.DeleteFunc(m.gappy, func(p *peer) bool { return len(p.gaps) == 0 && p.askAt.IsZero() && p.doubtAt.IsZero() })
 }
 
 // askTime returns the time over which the first NAKs for a loss are spread.
@@ -93,7 +108,10 @@ func (m *Machine) sayNAKs(now time.Time, p *peer, fx *Effects) {
 
 // together reports whether NAKs and repairs go to everybody: so many are here
 // that those who lose the same should not each ask for it.
-func (m *Machine) together() bool { return m.cfg.SharedLoss && len(m.peers) > askAlone }
+func (m *Machine) together() bool { return m.cfg.SharedLoss && m.many() }
+
+// many reports whether so many others are here that it matters what each of them says.
+func (m *Machine) many() bool { return len(m.peers) > fewPeers }
 
 // heardNAK puts off our own NAKs for frames that another instance has just
 // asked for: the answer will come to us too.

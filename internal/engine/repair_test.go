@@ -150,7 +150,7 @@ func crowd(t *testing.T, seed uint64) (m *Machine, other site.StreamID, all []si
 	m, other, now, fx = New(cfg), site.NewStreamID(2, 2), time.Unix(0, 0), &Effects{}
 	m.Start(now, nil, fx)
 	m.Members(now, []site.Member{{Site: testSite, Stream: other, State: site.MemberOpen}}, false, fx)
-	all = joined(m, now, 2*askAlone, fx)
+	all = joined(m, now, 2*fewPeers, fx)
 	arrive(m, other, now, 4, 3, 1, fx)
 	return m, other, all, now, fx
 }
@@ -687,6 +687,40 @@ func TestDigest_IsSaidNowAndAgainUnlessOthersSayIt(t *testing.T) {
 		if ok := map[bool]bool{false: soon == digestTimes && late > 2 && late < 6, true: soon+late == 0}[heard]; !ok {
 			t.Errorf("others say it: %v; said %d digests, and %d more in the rest of a minute", heard, soon, late)
 		}
+	}
+}
+
+// A heartbeat is when an instance looks for who is silent. In a large site the last of them
+// comes ten seconds after the first.
+func TestDigest_IsNotSaidByWhoWasToldOfTheSilenceBefore(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		mark  site.Mark // of the other's digest
+		fewer bool      // it knows of fewer frames than we
+	}{
+		{"another says what we know", site.Mark{Frame: 3, Next: 3}, false},
+		{"another knows less", site.Mark{Frame: 2, Next: 2}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m, other, now, fx := pair(t)
+			third := joined(m, now, 1, fx)[0]
+			arrive(m, other, now, 1, 0, 2, fx)
+			// The first of two fragments: the other exists too.
+			f := wire.Fragment{Index: 0, Total: 2, Size: 100, Chunk: make([]byte, 50)}
+			h := wire.Header{Type: wire.TypeFragment, Key: 1, Site: testSite, Stream: other, Number: 2, Ordinal: 2}
+			m.Receive(now, h, nil, wire.Body(wire.FragmentFrame(h, f, 32), 32), fx)
+			now = now.Add(3 * heartbeatIdle)
+			m.heartbeatAt, m.heartbeatIn = now.Add(10*time.Millisecond), heartbeatIdle
+			fx.Reset()
+			tell(m, third, now, wire.Digest{Entries: []wire.StreamMark{{Stream: other, Mark: tt.mark}}}, fx)
+			if p := m.byStream[other]; p.high.Frame != 3 {
+				t.Errorf("the stream reaches to frame %d, want 3: its fragments were numbered at once", p.high.Frame)
+			}
+			advance(m, now, now.Add(digestAgain-time.Millisecond), fx)
+			if got := spoken[wire.Digest](t, fx); len(got) > 0 != tt.fewer {
+				t.Errorf("said %+v within a second", got)
+			}
+		})
 	}
 }
 

@@ -158,10 +158,16 @@ func (m *Machine) planDigests(now time.Time, fx *Effects) {
 		if p.state == peerJoining || !p.digestAt.IsZero() || !m.silent(now, p) {
 			continue
 		}
-		for _, part := range p.parts { // all its frames were numbered at once
-			m.exists(now, p, site.Mark{Frame: part.last, Next: part.ordinal + 1}, fx)
-		}
+		m.revealParts(now, p, fx)
 		m.planDigest(now, &p.digestAt)
+	}
+}
+
+// revealParts takes one fragment of an event for the word that all exist: they were numbered
+// at once.
+func (m *Machine) revealParts(now time.Time, p *peer, fx *Effects) {
+	for _, part := range p.parts {
+		m.exists(now, p, site.Mark{Frame: part.last, Next: part.ordinal + 1}, fx)
 	}
 }
 
@@ -218,16 +224,23 @@ func (m *Machine) heardDigest(now time.Time, d wire.Digest, fx *Effects) {
 	for _, e := range d.Entries {
 		m.wordOfOurs(e.Stream, e.Mark, fx)
 		p := m.byStream[e.Stream]
-		switch {
-		case p == nil:
+		if p == nil {
 			m.heardDigestOfClosed(now, e)
 			continue
+		}
+		// All hear the same silence, and each looks for it with its own heartbeats.
+		// Who is told of it before need not find it.
+		told := p.state != peerJoining && p.digestAt.IsZero() && m.silent(now, p)
+		if told {
+			m.revealParts(now, p, fx)
+		}
+		switch {
 		case p.state == peerJoining:
 		case e.Mark.Frame < p.high.Frame:
 			if now.Sub(p.toldAt) >= digestAgain && (p.digestAt.IsZero() || p.digestAt.After(now.Add(digestSpread))) {
 				m.planDigest(now, &p.digestAt)
 			}
-		case !p.digestAt.IsZero():
+		case told || !p.digestAt.IsZero():
 			m.nextDigest(now, p)
 		}
 		m.exists(now, p, e.Mark, fx)

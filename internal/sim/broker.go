@@ -25,6 +25,9 @@ func (n *broker) send(from, _ *instance, frames [][]byte) error {
 	}
 	n.recent = append(n.recent, frames...)
 	n.recent = n.recent[max(0, len(n.recent)-maxRecent):]
+	for _, f := range frames {
+		n.w.tally.sends(from, f, 1)
+	}
 	for _, in := range n.joined {
 		if in.dead {
 			continue

@@ -33,11 +33,17 @@ const (
 
 func (n *datagram) send(from, to *instance, frames [][]byte) error {
 	for _, f := range frames {
-		if n.random.Float64() < n.shared {
+		n.w.tally.sends(from, f, 1)
+		lost := n.random.Float64() < n.shared
+		if lost && n.w.tally == nil {
 			continue
 		}
 		n.others(from, to, func(in *instance) {
-			if !n.isCut(from, in) && !n.lost(from, in) {
+			switch {
+			case n.isCut(from, in):
+			case lost || n.lost(from, in):
+				n.w.tally.loses(in, f, n.w.now)
+			default:
 				n.fly(in, f)
 			}
 		})

@@ -66,6 +66,7 @@ func (in *instance) item(it *engine.Item) {
 
 func (in *instance) tell(it *engine.Item) {
 	if m := it.Missed; m != nil {
+		in.w.tally.misses(m)
 		r := history.Record{
 			Kind: history.Missed, Stream: history.Stream(m.Stream), First: m.First, Last: m.Last, Count: m.Count,
 			Exact: m.Exact, Reason: reasons[m.Reason],

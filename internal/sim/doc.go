@@ -13,5 +13,5 @@
 // keeps rows and keys, send.go and receive.go move frames, dispatch.go tells
 // subscribers, leave.go ends. network.go, datagram.go, ordered.go and broker.go
 // carry frames; store.go and database.go are the site database; operator.go
-// changes keys.
+// changes keys. growth.go runs large sites, and tally.go counts what they say.
 package sim

@@ -116,6 +116,7 @@ func (in *instance) readChanges(then func()) {
 		return err
 	}, func(err error) {
 		in.noteRead(began, err)
+		in.w.tally.reads(len(snap.Members))
 		if errors.Is(err, site.ErrStale) && since > 0 {
 			in.revision = 0 // the database is older than before: everything is read again
 		}

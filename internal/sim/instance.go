@@ -48,6 +48,7 @@ type instance struct {
 	own     []site.StreamID // streams it has or had, the present one last
 	self    site.StreamID
 	opened  bool          // in step: the application raises
+	began   time.Duration // when it began to join
 	wake    time.Duration // when the machine is called next; 0: not planned
 	cfg     engine.Config
 
@@ -246,7 +247,9 @@ func (in *instance) seal(frame []byte) {
 	}
 	for _, s := range in.sealers {
 		if s.stream == h.Stream && s.key == h.Key {
-			s.Seal(frame)
+			if !in.w.unsealed {
+				s.Seal(frame)
+			}
 			in.w.stats.Frames++
 			return
 		}

@@ -30,6 +30,7 @@ type wires struct {
 	reorderDelay time.Duration // as capabilities declare it
 	idle         time.Duration // between heartbeats while idle, as capabilities declare it
 	sharedLoss   bool          // as capabilities declare it
+	toAll        bool          // no instance can be reached alone
 	joined       []*instance
 	cuts         map[[2]*process]int // by from and to; how many cuts lie on it
 }
@@ -46,13 +47,14 @@ func (n *wires) cut(from, to *process, by int) { n.cuts[[2]*process{from, to}] +
 
 // deliver has a frame arrive after a while.
 func (n *wires) deliver(to *instance, frame []byte, after time.Duration) {
+	n.w.tally.brings(to, frame)
 	n.w.agenda.add(n.w.now+after, happening{to: to, frame: frame})
 }
 
 // others calls do for everybody who hears what from sends, in the order in which they
 // joined.
 func (n *wires) others(from, to *instance, do func(*instance)) {
-	if to != nil {
+	if to != nil && !n.toAll {
 		if !to.dead {
 			do(to)
 		}
@@ -73,6 +75,7 @@ func (n *wires) configure(cfg *engine.Config) {
 	}
 	cfg.RepairDelay = max(cfg.RepairDelay, n.reorderDelay)
 	cfg.SharedLoss = cfg.SharedLoss || n.sharedLoss
+	cfg.ReachesOne = cfg.ReachesOne && !n.toAll
 }
 
 // idleHeartbeat returns what the networks of one instance demand together: who

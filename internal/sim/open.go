@@ -25,6 +25,7 @@ const (
 func (in *instance) open() {
 	in.record(history.Record{Kind: history.Opening, Site: in.process.site, Accepts: []string{"*"}})
 	in.w.stats.Joins++
+	in.began = in.w.now
 	in.readKeys(func() {
 		for _, n := range in.process.networks {
 			n.base().join(in)
@@ -125,7 +126,7 @@ func (in *instance) configure(stream site.StreamID, trailer int) engine.Config {
 		Site: in.keys.self.ID, Stream: stream, Role: site.RolePublish | site.RoleSubscribe, Key: in.keys.active.ID,
 		FrameBytes: firstFrameBytes, TrailerBytes: trailer, MaxEventBytes: 1 << 20, UnsentBytes: p.UnsentBytes,
 		RingBytes: p.RingBytes, RingFrames: p.RingFrames, HoldFrames: holdFrames, HoldBytes: leastHoldBytes,
-		CacheBytes: p.CacheBytes, MissedAfter: p.MissedAfter, MaxStall: time.Second,
+		CacheBytes: p.CacheBytes, ReachesOne: true, MissedAfter: p.MissedAfter, MaxStall: time.Second,
 		Seed: in.random.Uint64(),
 	}
 	cfg.IdleHeartbeat = idleHeartbeat(in.process.networks)
@@ -172,6 +173,7 @@ func (in *instance) cameInStep() {
 	in.record(history.Record{Kind: history.Opened, Stream: history.Stream(in.self)})
 	in.record(history.Record{Kind: history.Subscribed})
 	in.opened = true
+	in.w.tally.comesInStep(in.w.now - in.began)
 	in.later(in.process.enable, in.enable)
 	in.raiseMore()
 }

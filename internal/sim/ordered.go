@@ -36,6 +36,8 @@ func (n *ordered) send(from, to *instance, frames [][]byte) error {
 		for _, f := range frames {
 			at := max(l.last, n.w.now+n.delay+time.Duration(n.random.Int64N(int64(n.jitter)+1)))
 			l.last = at
+			n.w.tally.sends(from, f, 1)
+			n.w.tally.brings(in, f)
 			sent := n.w.now
 			n.w.agenda.add(at, happening{do: func() {
 				if sent >= l.made {

@@ -113,7 +113,7 @@ func (in *instance) send() {
 		in.seal(control[i].Frame)
 	}
 	in.spread(control)
-	in.spread(repairs)
+	in.w.tally.again(func() { in.spread(repairs) })
 	in.w.stats.Resent += uint64(len(repairs))
 	if in.goodbye != nil {
 		done := in.goodbye

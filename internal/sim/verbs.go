@@ -12,7 +12,7 @@ import (
 var verbs = map[string]func(*arguments){
 	"database": doDatabase, // database NAME latency=2ms | database NAME here|refuses|hangs|forgets | database NAME failover age=2s | database NAME lag age=1s for=2s
 	"site":     doSite,     // site NAME database=main suite=hmac|aes
-	"network":  doNetwork,  // network NAME datagram|ordered|broker delay= jitter= frame-bytes= window= reorder-delay= idle= again= shared-loss
+	"network":  doNetwork,  // network NAME datagram|ordered|broker delay= jitter= frame-bytes= window= reorder-delay= idle= again= shared-loss to-all
 	"weather":  doWeather,  // weather NAME loss= shared= burst= double= corrupt= reorder=
 	"process":  doProcess,  // process NAME site=shop database=main on=net1,net2 enable=0s
 	"start":    func(a *arguments) { a.start() },
@@ -116,7 +116,7 @@ func doNetwork(a *arguments) {
 	base := wires{
 		w: w, name: a.word(0), random: w.random("network " + a.word(0)), frameBytes: a.number("frame-bytes", firstFrameBytes), window: a.number("window", 0),
 		reorderDelay: a.duration("reorder-delay", 0), idle: a.duration("idle", 0), cuts: map[[2]*process]int{},
-		sharedLoss: a.has("shared-loss"),
+		sharedLoss: a.has("shared-loss"), toAll: a.has("to-all"),
 	}
 	delay, jitter := a.duration("delay", time.Millisecond), a.duration("jitter", time.Millisecond)
 	var n network
@@ -126,6 +126,7 @@ func doNetwork(a *arguments) {
 	case "ordered":
 		n = &ordered{wires: base, delay: delay, jitter: jitter, links: map[[2]*instance]*link{}}
 	case "broker":
+		base.toAll = true
 		n = &broker{wires: base, delay: delay, jitter: jitter, again: a.float("again"), waiting: map[*instance][][]byte{}}
 	default:
 		a.fail("a network is datagram, ordered or broker")

@@ -37,6 +37,9 @@ type world struct {
 	frames  bool      // trace every frame too
 	stats   Stats
 	stopped error // the plan cannot be carried out
+
+	tally    *tally // nil: nobody counts
+	unsealed bool   // tags are neither made nor checked
 }
 
 // Stats counts what a run was made of.

@@ -5,6 +5,7 @@
 //	simulate -seed 42 -shrink        the smallest plan that fails as seed 42 does
 //	simulate -plan FILE              a plan from a file
 //	simulate -figures                what is missed at which loss
+//	simulate -growth                 what sites of 2 to 1,000 instances cost
 package main
 
 import (
@@ -26,9 +27,13 @@ func main() {
 	frames := flag.Bool("frames", false, "print every frame too")
 	shrink := flag.Bool("shrink", false, "print the smallest plan that fails in the same way")
 	quiet := flag.Bool("quiet", false, "no progress")
-	workers := flag.Int("workers", runtime.GOMAXPROCS(0), "run so `many` seeds at once")
+	workers := flag.Int("workers", runtime.GOMAXPROCS(0), "run so `many` seeds, or sites, at once")
 	figures := flag.Bool("figures", false, "print what is missed at which loss, and how fast")
 	events := flag.Int("events", 1_000_000, "raise `so many` events at each loss")
+	grow := flag.Bool("growth", false, "print what sites of 2 to 1000 instances cost")
+	sizes := flag.String("sizes", "", "only sites of so `many` instances, with commas between them")
+	networks := flag.String("networks", "", "only on these `networks`, with commas between them")
+	publish := flag.String("publish", "", "write what sites cost into the documentation in this `folder`")
 	flag.Parse()
 	debug.SetGCPercent(400)
 
@@ -36,6 +41,13 @@ func main() {
 	case *seeds > 0:
 		many := &many{from: *from, seeds: *seeds, workers: *workers, out: os.Stdout, progress: !*quiet}
 		os.Exit(many.run())
+	case *grow:
+		debug.SetGCPercent(100) // a site of 1,000 fills some gigabytes
+		g := &grower{networks: split(*networks, sim.GrowthNetworks()), sizes: numbers(*sizes, sim.GrowthSizes()), workers: *workers, out: os.Stdout}
+		if !*quiet {
+			g.progress = os.Stderr
+		}
+		os.Exit(g.run(*publish))
 	case *figures:
 		os.Exit(print(os.Stdout, *events))
 	case *file != "":
