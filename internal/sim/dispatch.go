@@ -21,6 +21,7 @@ type dispatchState struct {
 	waiting []waitingEvent
 	waitLen int
 	busy    bool
+	pressed time.Duration // since when more than half of the queue is in use; 0: it is not
 }
 
 type waitingEvent struct {
@@ -32,7 +33,24 @@ const (
 	holdBytes  = 8 << 20
 	queueBytes = 64 << 10
 	entryBytes = 256
+
+	roomy    = 1 << 20                // while the queue does not press
+	pressFor = 500 * time.Millisecond // no longer does it pace those who raise
 )
+
+// tellRoom tells the machine what the subscriber's queue can take, in the manner of package carillon.
+func (in *instance) tellRoom() {
+	if in.waitLen > queueBytes/2 && in.pressed == 0 {
+		in.pressed = in.w.now
+	} else if in.waitLen <= queueBytes/8 {
+		in.pressed = 0
+	}
+	room := roomy
+	if in.pressed != 0 && in.w.now-in.pressed < pressFor {
+		room = queueBytes - in.waitLen
+	}
+	in.machine.SetRoom(in.w.clock(), room, &in.fx)
+}
 
 var reasons = [...]string{
 	engine.ReasonTimeout: "timeout", engine.ReasonOverflow: "overflow", engine.ReasonUndecodable: "undecodable",
@@ -124,5 +142,9 @@ func (in *instance) handleNext() {
 	in.waiting = in.waiting[1:]
 	in.waitLen -= e.len
 	in.record(e.record)
+	if in.pressed != 0 && in.waitLen <= queueBytes/4 {
+		in.tellRoom()
+		in.effects()
+	}
 	in.later(in.handler, in.handleNext)
 }

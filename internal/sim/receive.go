@@ -59,6 +59,7 @@ func (in *instance) receive(frame []byte) {
 	in.w.mixFrame(in, &h, body)
 	in.w.traceArrived(in, h, body)
 	in.w.tally.takes(in, &h, in.w.now)
+	in.tellRoom()
 	if own {
 		in.machine.Own(h, frame, &in.fx)
 	} else {
