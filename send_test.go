@@ -130,6 +130,52 @@ func TestSend_FinalErrorIsNotRetried(t *testing.T) {
 	}
 }
 
+// Only who raises can have sent it: no other goroutine of the Broker has run.
+func TestSend_ALoneEventIsSentByWhoRaisesIt(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		db, bus := site2()
+		p := bus.Provider()
+		a, b := mustOpen(t, config(db, p)), mustOpen(t, config(db, bus.Provider()))
+		a.Enable()
+		b.Enable()
+		d := define()
+		rec := carillontest.Record(t, b, d)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		handed := func() uint64 { return a.Stats().Handed.Next }
+		raise(t, d, a, 1, 1)
+		if n := handed(); n != 1 {
+			t.Errorf("%d events were handed over when Raise had returned, want 1", n)
+		}
+		raise(t, d, a, 2, 3) // at the same moment: these go together
+		if n := handed(); n != 1 {
+			t.Errorf("%d events were handed over, want 1: those that come close together wait for each other", n)
+		}
+		if got := numbers(rec.WaitRaised(3)); !slices.Equal(got, span(1, 3)) {
+			t.Errorf("raised %v", got)
+		}
+	})
+}
+
+func TestSend_WhatMayWaitIsNotWaitedForByWhoRaises(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		db, bus := site2()
+		p := &wrap{Provider: bus.Provider()}
+		proceed := make(chan struct{})
+		p.send = func(ctx context.Context, f [][]byte) error { // which does not claim Prompt
+			if eventFrames(f) > 0 {
+				<-proceed
+			}
+			return p.Provider.Send(ctx, f)
+		}
+		a := mustOpen(t, config(db, p))
+		a.Enable()
+		time.Sleep(time.Second)
+		raise(t, define(), a, 1, 1) // returns, or the bubble ends in a deadlock
+		close(proceed)
+	})
+}
+
 func TestSend_WhatWaitsGoesTogether(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		db, bus := site2()

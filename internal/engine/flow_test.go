@@ -379,3 +379,46 @@ func TestCluster_FullSpeedFitsIntoEveryBuffer(t *testing.T) {
 		}
 	}
 }
+
+func TestFlow_SubscribersWithoutRoomLetNothingBeAcknowledged(t *testing.T) {
+	m, others, now, fx := pacedBy(t, 1, func(cfg *Config) { cfg.Window = 0 })
+	m.SetRoom(now, 200_000, fx)
+	next := uint64(0)
+	hear := func(frames int) {
+		for range frames {
+			arrive(m, others[0], now, next+1, next, 1, fx)
+			next++
+		}
+	}
+	hear(1)
+	now = now.Add(ackEvery)
+	m.Tick(now, fx)
+	if acks := spoken[wire.ACK](t, fx); len(acks) != 1 || acks[0].Entries[0].Credit != 200_000 {
+		t.Fatalf("said %+v, want one ACK that lends the room of 200,000", acks)
+	}
+
+	fx.Reset()
+	m.SetRoom(now, m.chargeMost()-1, fx)
+	hear(100)
+	now = now.Add(time.Second)
+	m.Tick(now, fx)
+	if acks := spoken[wire.ACK](t, fx); len(acks) != 0 || m.Next().Before(now) {
+		t.Fatalf("said %+v without room for a frame; next %v after now", acks, m.Next().Sub(now))
+	}
+
+	fx.Reset()
+	m.SetRoom(now, m.chargeMost(), fx)
+	if acks := spoken[wire.ACK](t, fx); len(acks) != 1 || acks[0].Entries[0].Mark.Frame != next {
+		t.Errorf("said %+v when there was room, want at once an ACK through frame %d", acks, next)
+	}
+}
+
+func TestFlow_TheRoomOfSubscribersAndTheBufferBothBound(t *testing.T) {
+	for _, tt := range []struct{ window, room, want int }{{300_000, 200_000, 200_000}, {200_000, 300_000, 200_000}, {0, 0, 1}, {0, 5000, 5000}} {
+		m, _, now, fx := pacedBy(t, 1, func(cfg *Config) { cfg.Window = tt.window })
+		m.SetRoom(now, tt.room, fx)
+		if got := m.share(now); got != tt.want {
+			t.Errorf("a buffer of %d and room for %d: %d are lent, want %d", tt.window, tt.room, got, tt.want)
+		}
+	}
+}

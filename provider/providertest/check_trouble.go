@@ -61,6 +61,28 @@ func checkSlowReceiver(c *check) {
 	c.carry(0, c.frames(0, laneAll, 10, smallFrame))
 }
 
+func checkPrompt(c *check) {
+	if !c.caps.Prompt {
+		return
+	}
+	if c.caps.BackPressure {
+		c.errorf("Capabilities claim Prompt, and BackPressure, which is to wait")
+	}
+	c.start()
+	c.meet()
+	release := c.hold(c.eps[1])
+	defer release()
+	batch := c.frames(0, laneLoose, 50, c.largeFrame())
+	for sent := 0; sent < c.network.FloodBytes; sent += 50 * c.largeFrame() {
+		// No ctx ends, and the receiver stands still: what waits for it does not return.
+		if err := c.within("Send to a receiver that stands still", func() error {
+			return c.eps[0].Provider.Send(c.tb.Context(), batch)
+		}); err != nil {
+			c.fatalf("Send to a receiver that stands still: %v", err)
+		}
+	}
+}
+
 func checkBackPressure(c *check) {
 	if !c.caps.BackPressure {
 		return

@@ -589,6 +589,10 @@ func mutations() []mutation {
 				behind = behind || m.number == 2 && time.Since(start) > 2*time.Millisecond
 			})
 		}},
+		{check: "Prompt", breaks: "waits for a slow receiver", mutate: blocking(func(context.Context) context.Context { return context.Background() })}, // membus claims Prompt
+		{check: "Prompt", breaks: "is claimed beside back-pressure", mutate: func(_ *testing.T, m *mutant) {
+			m.claiming(func(c *provider.Capabilities) { c.Prompt, c.BackPressure = true, true })
+		}},
 		{check: "BackPressure", breaks: "drops instead", mutate: func(t *testing.T, m *mutant) {
 			m.claiming(func(c *provider.Capabilities) { c.BackPressure = true })
 			n := 0

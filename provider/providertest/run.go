@@ -62,6 +62,7 @@ func checks() []entry {
 		{"SetMembersDoesNotBlock", "SetMembers must not block on the network", 3, checkSetMembersDoesNotBlock},
 
 		{"SlowReceiver", "one instance that is slow does not hold up the others", 3, checkSlowReceiver},
+		{"Prompt", "Capabilities.Prompt: Send and SendTo wait neither for a receiver nor for another goroutine", 2, checkPrompt},
 		{"BackPressure", "Capabilities.BackPressure: Send blocks while receivers are slow, instead of dropping", 2, checkBackPressure},
 		{"ReceiveBuffer", "Env.ReceiveBuffer: so much is kept for this instance while a Deliver runs", 2, checkReceiveBuffer},
 		{"Garbage", "what strangers write harms nobody; with SecureChannel it is not even delivered", 2, checkGarbage},
