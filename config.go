@@ -74,7 +74,8 @@ type Config struct {
 	HoldBytes int
 
 	// QueueBytes bounds what waits for each function registered with OnRaised or
-	// OnReceived. Beyond it events are missed. Zero means 8 MiB.
+	// OnReceived. Those who raise elsewhere are paced while more than half of one of OnRaised is
+	// in use, as long as its function moves along; beyond it events are missed. Zero means 8 MiB.
 	QueueBytes int
 
 	// UnsentBytes bounds what was raised and not yet accepted by every provider.
