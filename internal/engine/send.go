@@ -109,10 +109,7 @@ func (m *Machine) Raise(now time.Time, ev *wire.Event, ordered bool) (uint64, er
 	if len(ev.Payload) > m.cfg.MaxEventBytes {
 		return 0, ErrTooLarge
 	}
-	if waiting := s.unsent + s.waiting(); waiting > 0 && waiting+len(ev.Payload) > m.cfg.UnsentBytes {
-		return 0, ErrFull
-	}
-	if m.paced(now) {
+	if m.unsentFull(ev) || m.paced(now) {
 		return 0, ErrFull
 	}
 	e := *ev
@@ -144,18 +141,18 @@ func (m *Machine) Raise(now time.Time, ev *wire.Event, ordered bool) (uint64, er
 // has happened, and that Raise says what there is to say.
 func (m *Machine) Add(ev *wire.Event) bool {
 	s := &m.send
-	if len(ev.Payload) > m.cfg.MaxEventBytes || s.slow {
-		return false
-	}
-	if waiting := s.unsent + s.waiting(); waiting > 0 && waiting+len(ev.Payload) > m.cfg.UnsentBytes {
-		return false
-	}
-	if !s.build.Append(ev) {
+	if len(ev.Payload) > m.cfg.MaxEventBytes || s.slow || m.unsentFull(ev) || !s.build.Append(ev) {
 		return false
 	}
 	s.runs = count(s.runs, ev.ID)
 	s.next++
 	return true
+}
+
+// unsentFull reports whether too much is unsent to raise ev.
+func (m *Machine) unsentFull(ev *wire.Event) bool {
+	waiting := m.send.unsent + m.send.waiting()
+	return waiting > 0 && waiting+len(ev.Payload) > m.cfg.UnsentBytes
 }
 
 // waiting returns the bytes in the frame being built; 0 if it holds nothing.
