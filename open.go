@@ -248,6 +248,7 @@ func (b *Broker) makeMachine(stream site.StreamID, key site.KeyID, trailer int) 
 		Seed: binary.BigEndian.Uint64(seed[:]),
 	})
 	b.mu.Lock()
+	b.crowd.least = 2 * (b.cfg.frameBytes() + engine.FrameCharge)
 	m.SetWindow(b.window())
 	m.SetRoom(time.Now(), b.roomLocked(time.Now()), &b.fx)
 	b.machine = m

@@ -14,11 +14,10 @@ import (
 // pressing, and overflows.
 const (
 	pressFrom  = 2 // a queue presses when it is fuller than this part of its limit
-	pressUntil = 8 // and until it has no more than this part
+	pressUntil = 4 // and until it has no more than this part
 	roomBefore = 3 // of eight parts of the limit that others may send while none presses
 	pressPace  = 8 // it must hand over this part of its limit
 	pressTime  = 2 // in this part of Config.MaxStall
-	leastRoom  = 64 << 10
 )
 
 // A press is what a raisedSub has to do with pacing. It is guarded by the Broker's mutex.
@@ -32,7 +31,8 @@ type press struct {
 
 // A crowd is what the queues of subscribers have to do with pacing.
 type crowd struct {
-	subs []*raisedSub // that press
+	subs  []*raisedSub // that press
+	least int          // room that there is while none does: for two frames
 
 	// How much of a queue so many bytes of frames took lately, charges included.
 	frames, queued int
@@ -70,7 +70,8 @@ func (b *Broker) pressLocked(s *raisedSub, bytes int) {
 // is held.
 func (b *Broker) roomLocked(now time.Time) int {
 	limit := b.cfg.QueueBytes
-	room := max(leastRoom, b.crowd.inFrames(limit/8*roomBefore))
+	// While none presses, there is room for a frame whatever the limit is.
+	room := max(b.crowd.least, b.crowd.inFrames(limit/8*roomBefore))
 	b.crowd.subs = slices.DeleteFunc(b.crowd.subs, func(s *raisedSub) bool {
 		_, waiting := s.queue.load.get()
 		if waiting <= limit/pressUntil || s.removed.Load() {
@@ -79,7 +80,7 @@ func (b *Broker) roomLocked(now time.Time) int {
 		}
 		if s.press.slow = s.press.slow || s.press.idles(now, waiting, limit, b.cfg.MaxStall); !s.press.slow {
 			room = min(room, b.crowd.inFrames(max(0, limit-waiting)))
-			s.wanted.Store(true)
+			s.wanted.Store(waiting > limit/pressFrom)
 		}
 		return false
 	})
@@ -102,7 +103,7 @@ func (s *raisedSub) relieved() {
 	if !s.wanted.Load() {
 		return
 	}
-	if _, waiting := s.queue.load.get(); waiting <= s.queue.limit/(2*pressFrom) && s.wanted.Swap(false) {
+	if _, waiting := s.queue.load.get(); waiting <= s.queue.limit/pressUntil && s.wanted.Swap(false) {
 		poke(s.ev.b.tickWake)
 	}
 }
