@@ -16,6 +16,7 @@ const (
 	pressFrom  = 2 // a queue presses when it is fuller than this part of its limit
 	pressUntil = 4 // and until it has no more than this part
 	roomBefore = 3 // of eight parts of the limit that others may send while none presses
+	roomSpare  = 8 // this part of a limit is never lent: what a byte of frames takes of a queue is an estimate
 	pressPace  = 8 // it must hand over this part of its limit
 	pressTime  = 2 // in this part of Config.MaxStall
 )
@@ -79,7 +80,7 @@ func (b *Broker) roomLocked(now time.Time) int {
 			return true
 		}
 		if s.press.slow = s.press.slow || s.press.idles(now, waiting, limit, b.cfg.MaxStall); !s.press.slow {
-			room = min(room, b.crowd.inFrames(max(0, limit-waiting)))
+			room = min(room, b.crowd.inFrames(max(0, limit-limit/roomSpare-waiting)))
 			s.wanted.Store(waiting > limit/pressFrom)
 		}
 		return false
