@@ -50,11 +50,12 @@ type Broker struct {
 
 	running  running // goroutines that call subscribers
 	handlers context.Context
-	stopCall context.CancelFunc // ends handlers
-	noted    atomic.Bool        // notes holds something
-	closing  atomic.Bool        // Shutdown or Close has begun; set with mu held
-	hard     chan struct{}      // closed when Close has begun
-	done     chan struct{}      // closed when all has ended
+	stopCall func()        // ends handlers
+	stopped  atomic.Bool   // handlers has ended
+	noted    atomic.Bool   // notes holds something
+	closing  atomic.Bool   // Shutdown or Close has begun; set with mu held
+	hard     chan struct{} // closed when Close has begun
+	done     chan struct{} // closed when all has ended
 
 	hand      hand
 	loops     sync.WaitGroup  // tick, send

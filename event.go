@@ -33,7 +33,7 @@ type Event struct {
 	raised atomic.Pointer[[]*raisedSub]
 	missed atomic.Pointer[[]*missedSub]
 
-	sent, received, local, lost, panics atomic.Uint64
+	sent, kept, received, lost, panics atomic.Uint64 // kept: raised, and told to this instance alone
 }
 
 // Counts is how often things happened to one event since the Broker was opened.
@@ -51,7 +51,7 @@ func (e *Event) ID() ID { return e.id }
 // Counts returns the event's counters.
 func (e *Event) Counts() Counts {
 	return Counts{
-		Sent: e.sent.Load(), Received: e.received.Load(), Local: e.local.Load(),
+		Sent: e.sent.Load(), Received: e.received.Load(), Local: e.sent.Load() + e.kept.Load(),
 		Missed: e.lost.Load(), Panics: e.panics.Load(),
 	}
 }
@@ -183,6 +183,7 @@ func raise[T any](ctx context.Context, e *Event, raiser ID, parameter T, local b
 			}
 		}
 		tellHere(ctx, e, subs, raiser, parameter)
+		e.kept.Add(1)
 		return nil
 	}
 	if p, ok := any(&parameter).(*[]byte); ok && def.codec == (bytesCodec{}) {
@@ -204,7 +205,6 @@ func raise[T any](ctx context.Context, e *Event, raiser ID, parameter T, local b
 
 // tellHere tells the subscribers of this instance.
 func tellHere[T any](ctx context.Context, e *Event, subs []*raisedSub, raiser ID, parameter T) {
-	e.local.Add(1)
 	if len(subs) == 0 {
 		return
 	}
@@ -256,6 +256,8 @@ func (e *Event) send(ctx context.Context, raiser ID, payload []byte, ordered boo
 	err := e.b.number(ctx, &wire.Event{ID: e.id, Raiser: raiser, Payload: payload}, ordered)
 	if err == nil {
 		e.sent.Add(1)
+	} else {
+		e.kept.Add(1)
 	}
 	return err
 }

@@ -80,7 +80,8 @@ func newBroker(cfg Config) *Broker {
 		inStep:     make(chan struct{}),
 		ended:      map[site.StreamID]site.Mark{},
 	}
-	b.handlers, b.stopCall = context.WithCancel(context.Background())
+	handlers, stop := context.WithCancel(context.Background())
+	b.handlers, b.stopCall = handlers, func() { b.stopped.Store(true); stop() }
 	b.loopCtx, b.stopLoops = context.WithCancel(context.Background())
 	b.followCtx, b.stopRows = context.WithCancel(b.loopCtx)
 	b.incoming.New = func() any { return new([]incoming) }

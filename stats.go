@@ -97,7 +97,7 @@ func (b *Broker) Stats() Stats {
 		e := v.(*Event)
 		s.Sent += e.sent.Load()
 		s.Received += e.received.Load()
-		s.Local += e.local.Load()
+		s.Local += e.sent.Load() + e.kept.Load()
 		for _, sub := range load(&e.raised) {
 			n, bytes := sub.queue.load.get()
 			s.Queues.Events += n

@@ -159,7 +159,7 @@ func (s *raisedSub) tell(d *delivery) {
 		if i == d.left {
 			s.leave(d)
 		}
-		if s.removed.Load() || b.handlers.Err() != nil {
+		if s.removed.Load() || b.stopped.Load() {
 			continue
 		}
 		raiser, ordinal := ID(d.events.Raiser(i)), d.ordinal+uint64(i)
@@ -221,7 +221,7 @@ func (s *tapSub) handle(t *tapped) {
 	}
 	t.told = true
 	s.queue.load.take(1, entryBytes+len(t.Payload))
-	if s.removed.Load() || s.b.handlers.Err() != nil {
+	if s.removed.Load() || s.b.stopped.Load() {
 		return
 	}
 	defer func() {
@@ -251,7 +251,7 @@ func (s *doubtSub) handle(d *doubted) {
 	}
 	d.told = true
 	s.queue.load.take(1, entryBytes)
-	if s.removed.Load() || s.b.handlers.Err() != nil {
+	if s.removed.Load() || s.b.stopped.Load() {
 		return
 	}
 	defer func() {
@@ -342,7 +342,7 @@ func (s *missedSub) run() {
 func (s *missedSub) take() (m Missed, n uint64, wait time.Duration, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.removed || s.ev.b.handlers.Err() != nil {
+	if s.removed || s.ev.b.stopped.Load() {
 		s.pending = Missed{}
 	}
 	if s.pending.Reports == 0 {

@@ -17,7 +17,8 @@ import (
 const (
 	firstCredit = 128 << 10   // where none was told lately
 	creditFor   = time.Second // how long a credit is good for, and a stream shares in the buffer
-	ackPart     = 4           // what arrives is acknowledged after this part of the credit
+	ackPart     = 4           // what arrives is acknowledged after this part of the credit,
+	ackMost     = 1 << 20     // or after so much where the credit is twice that
 )
 
 // FrameCharge is what a frame counts for against a credit and in [Config.Window] beside its own
@@ -208,7 +209,11 @@ func (m *Machine) lend(now time.Time, p *peer, bytes int, fx *Effects) {
 	if l.at.IsZero() || now.Sub(l.at) >= creditFor {
 		told = m.least()
 	}
-	if l.used*ackPart >= told && !m.crowded() {
+	due := told / ackPart
+	if told >= 2*ackMost {
+		due = max(due, ackMost)
+	}
+	if l.used >= due && !m.crowded() {
 		m.sayACK(now, len(m.peers), fx)
 	}
 }
