@@ -63,3 +63,45 @@ func TestRoom_ASubscriberThatStandsStillPacesOnce(t *testing.T) {
 		close(leave)
 	})
 }
+
+// What a full queue cannot take is not acknowledged, and at once when it can: who raises waits for that. A function that does not
+// return is not waited for any longer.
+func TestRoom_AFullQueueHoldsAcknowledgementsBack(t *testing.T) {
+	for _, returns := range []bool{true, false} {
+		bubble(t, func(t *testing.T) {
+			c := carillontest.NewCluster(t, 2, carillontest.Configure(func(_ int, cfg *carillon.Config) { cfg.QueueBytes = 64 << 10 }))
+			d := define()
+			leave := make(chan struct{})
+			d.OnRaised(c.Broker(1), func(context.Context, carillon.Raised[note]) { <-leave })
+			acknowledged := func() uint64 { return c.Broker(0).Stats().Peers[0].Acknowledged.Next }
+			const some = 150 // of which the last leave no room in the queue for a frame of 32 KiB
+			for n := 1; n <= some; n++ {
+				raise(t, d, c.Broker(0), n, n)
+				synctest.Wait()
+			}
+			time.Sleep(100 * time.Millisecond) // an ACK comes after 50 otherwise
+			synctest.Wait()
+			if n := acknowledged(); n == 0 || n > some*5/6 {
+				t.Errorf("%d of %d events are acknowledged, with a queue that can take no more", n, some)
+			}
+			if !returns {
+				time.Sleep(5 * time.Second)
+				raise(t, d, c.Broker(0), some+1, some+1)
+				time.Sleep(time.Second)
+				synctest.Wait()
+				if n := acknowledged(); n != some+1 {
+					t.Errorf("%d of %d events are acknowledged 6 s after the function stopped", n, some+1)
+				}
+				close(leave)
+				return
+			}
+			close(leave)
+			synctest.Wait()
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+			if n := acknowledged(); n != some {
+				t.Errorf("%d of %d events are acknowledged when the queue is empty", n, some)
+			}
+		})
+	}
+}
