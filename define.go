@@ -56,8 +56,8 @@ func (jsonCodec) Decode(data []byte, v any) error { return json.Unmarshal(data, 
 
 // Bytes returns the codec for parameters of type []byte, which travel as they
 // are. It is the fastest: nothing is copied. A subscriber elsewhere is told a part of
-// what arrived, which nobody may change; and what is kept of it keeps what arrived with it in
-// memory, up to 256 KiB, so clone what is kept for long.
+// the frame that arrived, which nobody may change; and what is kept of it keeps the whole frame in
+// memory, so clone what is kept for long.
 func Bytes() Codec { return bytesCodec{} }
 
 type bytesCodec struct{}

@@ -94,17 +94,18 @@ func (f *frameReader) scan() (used, need int, err error) {
 
 // cut appends the frames in the first n bytes that were read to f.frames. Each has memory of
 // its own, because of frames that arrive together one may be kept for long and the others
-// not, and whoever keeps it counts its bytes and not those of its neighbours. Only when they fill
-// half of the largest buffer they stay where they are, and the buffer is given away: so many that come
-// together are kept, and dropped, together.
+// not, and whoever keeps it counts its bytes and not those of its neighbours. Only one for which the
+// buffer was made stays where it is, and the buffer is given away with it.
 func (f *frameReader) cut(n int) {
-	given := len(f.buf) >= readMost && 2*n >= len(f.buf)
+	given := false
 	for end := f.start + n; f.start < end; {
 		b := f.buf[f.start:f.end]
 		size := prefixLen + int(binary.BigEndian.Uint32(b))
 		frame := b[prefixLen:size:size]
-		if !given {
+		if size <= readMost {
 			frame = slices.Clip(bytes.Clone(frame))
+		} else {
+			given = true
 		}
 		f.frames = append(f.frames, frame)
 		f.start += size
