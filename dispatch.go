@@ -198,6 +198,9 @@ func (b *Broker) holdLocked(it *engine.Item) {
 	h := &b.hold
 	bytes := entryBytes + it.Events.Len()*eventBytes + it.Events.PayloadBytes()
 	if !h.full && h.bytes+bytes <= b.cfg.HoldBytes {
+		if it.Events.BodyBytes() > 2*bytes { // most of the frame is nothing that counts
+			it.Events = it.Events.Clone()
+		}
 		h.items = append(h.items, *it)
 		h.events += it.Events.Len()
 		h.bytes += bytes
