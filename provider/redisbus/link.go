@@ -66,6 +66,9 @@ func (p *Provider) open(l *link) error {
 	p.turn++ // the next one, should this one fail
 	o.DialCtxFn = l.dialWith(o.DialCtxFn)
 	l.server = strings.Join(o.InitAddress, ", ")
+	if o.Sentinel.MasterSet != "" {
+		l.server = fmt.Sprintf("primary %q of the Sentinels %s", o.Sentinel.MasterSet, l.server)
+	}
 	client, err := rueidis.NewClient(o)
 	if client != nil {
 		l.client, l.owned = client, true

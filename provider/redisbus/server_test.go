@@ -29,6 +29,12 @@ type server struct {
 // startServer starts a redis-server that the test ends. args are its settings beside the port.
 func startServer(tb testing.TB, args ...string) *server {
 	tb.Helper()
+	return startWith(tb, "", append([]string{"--save", "", "--appendonly", "no"}, args...)...)
+}
+
+// startWith is startServer with a file of settings, or none.
+func startWith(tb testing.TB, conf string, args ...string) *server {
+	tb.Helper()
 	program, err := exec.LookPath("redis-server")
 	if err != nil {
 		if os.Getenv("CARILLON_NO_SKIP") != "" {
@@ -43,8 +49,11 @@ func startServer(tb testing.TB, args ...string) *server {
 	free.Close()
 	s := &server{tb: tb, address: free.Addr().String(), log: filepath.Join(tb.TempDir(), "redis.log")}
 	host, port, _ := net.SplitHostPort(s.address)
-	s.args = append([]string{program, "--bind", host, "--port", port, "--dir", filepath.Dir(s.log), "--daemonize", "no",
-		"--save", "", "--appendonly", "no"}, args...)
+	s.args = []string{program}
+	if conf != "" {
+		s.args = append(s.args, conf)
+	}
+	s.args = append(append(s.args, "--bind", host, "--port", port, "--dir", filepath.Dir(s.log), "--daemonize", "no"), args...)
 	s.start()
 	tb.Cleanup(s.kill)
 	return s
@@ -105,28 +114,41 @@ func (s *server) restart() {
 	s.start()
 }
 
-// do runs a command as the operator, who may do everything.
+// do is try for what must succeed.
 func (s *server) do(args ...string) string {
 	s.tb.Helper()
-	c := s.client()
-	defer c.Close()
-	answer, err := c.Do(s.tb.Context(), c.B().Arbitrary(args...).Build()).ToMessage()
+	answer, err := s.try(args...)
 	if err != nil {
 		s.tb.Fatalf("%s: %v", strings.Join(args, " "), err)
 	}
-	return answer.String()
+	return answer
+}
+
+// try runs a command as the operator, who may do everything.
+func (s *server) try(args ...string) (string, error) {
+	c, err := s.dial()
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	answer, err := c.Do(s.tb.Context(), c.B().Arbitrary(args...).Build()).ToMessage()
+	return answer.String(), err
 }
 
 // client returns a client of the operator's.
 func (s *server) client() rueidis.Client {
 	s.tb.Helper()
-	c, err := rueidis.NewClient(rueidis.ClientOption{
-		InitAddress: []string{s.address}, ForceSingleClient: true, DisableCache: true, PipelineMultiplex: -1, Password: s.password(),
-	})
+	c, err := s.dial()
 	if err != nil {
 		s.tb.Fatal(err)
 	}
 	return c
+}
+
+func (s *server) dial() (rueidis.Client, error) {
+	return rueidis.NewClient(rueidis.ClientOption{
+		InitAddress: []string{s.address}, ForceSingleClient: true, DisableCache: true, PipelineMultiplex: -1, Password: s.password(),
+	})
 }
 
 // password returns what --requirepass says.
