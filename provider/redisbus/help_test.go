@@ -1,7 +1,6 @@
 package redisbus
 
 import (
-	"io"
 	"net"
 	"sync"
 	"testing"
@@ -34,8 +33,9 @@ func eventually(cond func() bool) bool {
 
 // A relay is the network between one instance and the server.
 type relay struct {
-	ln net.Listener
-	to string
+	ln   net.Listener
+	to   string
+	flow sync.RWMutex // who holds it for writing stops what passes
 
 	mu    sync.Mutex
 	cut   bool
@@ -93,7 +93,18 @@ func (r *relay) add(ends ...net.Conn) bool {
 }
 
 func (r *relay) carry(to, from net.Conn) {
-	io.Copy(to, from)
+	b := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(b)
+		r.flow.RLock()
+		if err == nil {
+			_, err = to.Write(b[:n])
+		}
+		r.flow.RUnlock()
+		if err != nil {
+			break
+		}
+	}
 	to.Close()
 	from.Close()
 	r.mu.Lock()
