@@ -19,7 +19,7 @@
 // that falls behind by more than client-output-buffer-limit allows: by default 32 MB at
 // once, or 8 MB for a minute. That is how messages are lost. Receivers pace the senders so that
 // no more than 3 MiB of others' frames are on the way to one, which with the echo of as much of its
-// own stays below the smaller limit. A connection that breaks is made again, at once and then at
+// own stays below the smaller limit, for as long as it takes anything at all. A connection that breaks is made again, at once and then at
 // growing intervals up to 5 s; once subscribed again the Broker is told, and asks for what it missed.
 //
 // Redis sends every message to all subscribers of its channel, the sender included. So each begins with 8 random
