@@ -76,6 +76,9 @@ type source struct {
 	options []rueidis.ClientOption
 }
 
+// others is how many addresses there are to try when the first does not serve.
+func (s source) others() int { return max(0, len(s.options)-1) }
+
 // withDefaults returns a copy of c with every zero field replaced and without URL, and what URL means. An error
 // names the field and what it may be; it shows nothing of the URL.
 func (c Config) withDefaults() (Config, source, error) {

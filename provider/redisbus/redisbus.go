@@ -167,6 +167,12 @@ func (p *Provider) Start(ctx context.Context, env provider.Env) error {
 	}
 
 	l, err := p.connect(ctx)
+	for range p.source.others() {
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+		l, err = p.connect(ctx)
+	}
 	if err != nil {
 		p.cancel()
 		p.mu.Lock()

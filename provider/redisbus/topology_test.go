@@ -121,6 +121,23 @@ func (s *server) busPort() string {
 	return ""
 }
 
+// Start and every connection after it try all addresses of the URL, until one serves.
+func TestURL_AddressesAreTriedUntilOneServes(t *testing.T) {
+	s := startServer(t)
+	host, port, _ := net.SplitHostPort(s.address)
+	replica := startServer(t, "--replicaof", host, port)
+	url := "redis://127.0.0.1:1?addr=" + replica.address + "&addr=" + s.address
+	a, b := pair(t, Config{URL: url}, Config{URL: s.url()})
+	hears(t, a, b, "at first", false)
+	s.restart()
+	hears(t, a, b, "after a restart", true)
+
+	err := newTest(t, Config{URL: "redis://127.0.0.1:1?addr=" + replica.address}).Start(t.Context(), envOf(t))
+	if err == nil || !strings.Contains(err.Error(), "read-only replica") {
+		t.Errorf("start where no address serves: %v", err)
+	}
+}
+
 // Sentinels are asked where the primary is, each time a connection is made.
 func TestSentinel_FollowsThePrimary(t *testing.T) {
 	primary := startServer(t)
