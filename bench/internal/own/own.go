@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package own is Carillon itself over its transports, as an application uses it: through the public API,
 // with a site database in SQLite and every default, so with all guarantees on.
 package own
@@ -9,8 +11,10 @@ import (
 	"net"
 	"strconv"
 
+	"github.com/carillon-go/carillon/bench/internal/opponent/redis/redisserver"
 	"github.com/carillon-go/carillon/bench/internal/system"
 	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/provider/redisbus"
 	"github.com/carillon-go/carillon/provider/tcpbus"
 	"github.com/carillon-go/carillon/provider/udpbus"
 	"github.com/carillon-go/carillon/site"
@@ -53,6 +57,10 @@ var carriers = []carrier{
 		name: "udpbus-large", title: "Carillon over UDP multicast, frames of 32 KiB", note: "as tcpbus; such datagrams pass only where the network takes them, as the loopback interface does",
 		suite: site.SuiteHMACSHA256, address: freeUDPPort, provider: newUDP(large),
 	},
+	{
+		name: "redisbus", title: "Carillon over Redis pub/sub", note: "as tcpbus; the server as for Redis alone",
+		suite: site.SuiteHMACSHA256, serve: redisserver.Serve, provider: newRedis,
+	},
 }
 
 // Systems returns Carillon over each of its transports.
@@ -89,6 +97,10 @@ func newUDP(frameBytes int) func(address string) (provider.Provider, error) {
 		}
 		return udpbus.New(udpbus.Config{Port: port, Interface: "127.0.0.1", MaxFrameBytes: frameBytes})
 	}
+}
+
+func newRedis(address string) (provider.Provider, error) {
+	return redisbus.New(redisbus.Config{URL: "redis://" + address})
 }
 
 // freeUDPPort keeps runs apart that share the multicast group.

@@ -7,14 +7,11 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
-	"path/filepath"
-	"syscall"
 	"unsafe"
 
 	"github.com/redis/rueidis"
 
-	"github.com/carillon-go/carillon/bench/internal/opponent/daemon"
+	"github.com/carillon-go/carillon/bench/internal/opponent/redis/redisserver"
 	"github.com/carillon-go/carillon/bench/internal/system"
 )
 
@@ -27,47 +24,12 @@ func Systems() []system.System {
 		Title: "Redis pub/sub, pipelined (rueidis " + rueidis.LibVer + ")",
 		Note: fmt.Sprintf("client-output-buffer-limit pubsub 0 0 0, so that the server cuts no slow subscriber off; nothing "+
 			"saved to disk; up to %d PUBLISH commands in a pipeline, two pipelines at a time; at most once", pipeline),
-		Serve: serve,
+		Serve: redisserver.Serve,
 		Publish: func(_ context.Context, _ system.Spec, address string) (system.Publisher, error) {
 			return newPublisher(address)
 		},
 		Subscribe: subscribe,
 	}}
-}
-
-func serve(ctx context.Context, s system.Spec) (*system.Server, error) {
-	program, err := daemon.Program("redis-server", "/usr/bin/redis-server", "/usr/local/bin/redis-server")
-	if err != nil {
-		return nil, err
-	}
-	version, err := daemon.Version(program, "--version")
-	if err != nil {
-		return nil, err
-	}
-	folder, err := daemon.NewFolder(s.Dir, "redis", "redis")
-	if err != nil {
-		return nil, err
-	}
-	address, err := daemon.FreeAddress()
-	if err != nil {
-		return nil, err
-	}
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	cmd := folder.Command(program, "--bind", host, "--port", port, "--dir", folder.Path, "--daemonize", "no",
-		"--save", "", "--appendonly", "no", "--client-output-buffer-limit", "pubsub 0 0 0")
-	d, err := daemon.Start(ctx, cmd, filepath.Join(s.Dir, "redis.log"), daemon.Accepts(address))
-	if err != nil {
-		return nil, err
-	}
-	return &system.Server{
-		Address: address,
-		Version: version,
-		PIDs:    []int{d.PID()},
-		Stop:    func() error { return d.Stop(syscall.SIGTERM) },
-	}, nil
 }
 
 // connect returns a client with one connection, so that what it is given keeps its order.

@@ -1,0 +1,10 @@
+package redisbus
+
+// Keys of log attributes.
+const (
+	keyServer  = "server"
+	keyChannel = "channel"
+	keyFrom    = "from"
+	keyError   = "error"
+	keyAfter   = "after"
+)

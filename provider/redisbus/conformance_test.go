@@ -1,0 +1,55 @@
+package redisbus
+
+import (
+	"context"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/redis/rueidis"
+
+	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/provider/providertest"
+)
+
+// harness makes networks of instances that each reach a server of the network through a relay.
+func harness() providertest.Harness {
+	return providertest.HarnessFunc(func(tb testing.TB, n int) *providertest.Network {
+		s := startServer(tb)
+		stranger := s.client()
+		tb.Cleanup(stranger.Close)
+		network := &providertest.Network{
+			FloodBytes: 48 << 20, // more than a server with default limits keeps
+			Restart:    s.restart,
+			Broken:     func() provider.Provider { return newTest(tb, Config{URL: "redis://127.0.0.1:1"}) },
+			Silent: func() provider.Provider {
+				mute, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					tb.Fatal(err)
+				}
+				tb.Cleanup(func() { mute.Close() })
+				return newTest(tb, Config{URL: "redis://" + mute.Addr().String()})
+			},
+			IgnoreGoroutine: func(stack string) bool { return strings.Contains(stack, "(*relay)") },
+		}
+		var relays []*relay
+		var providers []*Provider
+		for range n {
+			r := startRelay(tb, s.address)
+			p := newTest(tb, Config{URL: "redis://" + r.ln.Addr().String()})
+			relays, providers = append(relays, r), append(providers, p)
+			network.Providers = append(network.Providers, p)
+		}
+		network.Cut = func(i int) { relays[i].setCut(true) }
+		network.Heal = func(i int) { relays[i].setCut(false) }
+		network.Garbage = func(i int, b []byte) error {
+			cmd := stranger.B().Publish().Channel(providers[i].all).Message(rueidis.BinaryString(b)).Build()
+			return stranger.Do(context.Background(), cmd).Error()
+		}
+		return network
+	})
+}
+
+func TestProvider_KeepsTheContract(t *testing.T) { providertest.Run(t, harness()) }
+
+func BenchmarkProvider(b *testing.B) { providertest.RunBenchmarks(b, harness()) }

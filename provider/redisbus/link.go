@@ -1,0 +1,297 @@
+package redisbus
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/carillon-go/carillon/provider"
+)
+
+const (
+	attemptTimeout = 10 * time.Second // of one attempt to be connected and subscribed
+	backoffMin     = 50 * time.Millisecond
+	backoffMax     = 5 * time.Second
+)
+
+// A link is a subscription, and what is used to publish while it lasts. When it breaks it is replaced
+// as a whole, so both ends are at the server that was found fit for it.
+type link struct {
+	server string // its address, for people
+	prefix prefix
+	client rueidis.Client
+	owned  bool // client is closed with the link
+
+	ctx    context.Context // ends with the link; connections end with it
+	cancel context.CancelFunc
+
+	dedicated rueidis.DedicatedClient
+	lost      <-chan error    // receives why the subscription ended
+	channels  map[string]bool // subscribed to; of connect, and then of keep alone
+}
+
+// connect makes a link that is subscribed. ctx bounds this alone.
+func (p *Provider) connect(ctx context.Context) (*link, error) {
+	l := &link{prefix: newPrefix(), channels: make(map[string]bool)}
+	l.ctx, l.cancel = context.WithCancel(p.ctx)
+	stop := context.AfterFunc(ctx, l.cancel)
+	err := p.open(l)
+	if err == nil {
+		err = p.subscribe(l)
+	}
+	if stopped := stop(); !stopped { // what failed failed because the time is over
+		err = explain(connecting, l.server, p.cfg.Prefix, context.Cause(ctx))
+	}
+	if err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// open gives l its client.
+func (p *Provider) open(l *link) error {
+	if p.cfg.Client != nil {
+		l.client, l.server = p.cfg.Client, "the application's client"
+		return nil
+	}
+	o := p.source.options[p.turn%len(p.source.options)]
+	p.turn++ // the next one, should this one fail
+	o.DialCtxFn = l.dialWith(o.DialCtxFn)
+	l.server = strings.Join(o.InitAddress, ", ")
+	if o.Sentinel.MasterSet != "" {
+		l.server = fmt.Sprintf("primary %q of the Sentinels %s", o.Sentinel.MasterSet, l.server)
+	}
+	client, err := rueidis.NewClient(o)
+	if client != nil {
+		l.client, l.owned = client, true
+	}
+	if err != nil {
+		return explain(connecting, l.server, p.cfg.Prefix, err)
+	}
+	return nil
+}
+
+// dialFunc is how the client library asks for a connection.
+type dialFunc = func(ctx context.Context, address string, d *net.Dialer, cfg *tls.Config) (net.Conn, error)
+
+// dialWith returns a dialFunc whose connections end with l. other, if not nil, dials.
+func (l *link) dialWith(other dialFunc) dialFunc {
+	return func(ctx context.Context, address string, d *net.Dialer, cfg *tls.Config) (net.Conn, error) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(l.ctx, cancel)()
+		var c net.Conn
+		var err error
+		switch {
+		case other != nil:
+			c, err = other(ctx, address, d, cfg)
+		case cfg != nil:
+			cfg = cfg.Clone()
+			cfg.ServerName = hostOf(address) // the library knows that of the first address only
+			c, err = (&tls.Dialer{NetDialer: d, Config: cfg}).DialContext(ctx, "tcp", address)
+		default:
+			c, err = d.DialContext(ctx, "tcp", address)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return &tiedConn{c, context.AfterFunc(l.ctx, func() { c.Close() })}, nil
+	}
+}
+
+// A tiedConn is closed with its link.
+type tiedConn struct {
+	net.Conn
+	untie func() bool
+}
+
+// Close implements [net.Conn].
+func (c *tiedConn) Close() error {
+	c.untie()
+	return c.Conn.Close()
+}
+
+// subscribe makes l hear what others send, and makes sure that l may publish.
+func (p *Provider) subscribe(l *link) error {
+	l.dedicated, _ = l.client.Dedicate()
+	if err := l.check(p.cfg.Prefix); err != nil {
+		return err
+	}
+	p.echo.use(l.prefix, time.Now())
+	l.lost = l.dedicated.SetPubSubHooks(rueidis.PubSubHooks{
+		OnMessage:      func(m rueidis.PubSubMessage) { p.arrived(m.Message) },
+		OnSubscription: func(rueidis.PubSubSubscription) {},
+	})
+	channels := make([]string, 0, len(p.env.Sites))
+	for _, s := range p.env.Sites {
+		channels = append(channels, p.toAll(s))
+	}
+	if err := p.listen(l, channels); err != nil {
+		return err
+	}
+	probe := l.client.B().Publish().Channel(p.all).Message(string(l.prefix[:])).Build()
+	if err := l.client.Do(l.ctx, probe).Error(); err != nil {
+		return explain(publishing, l.server, p.cfg.Prefix, err)
+	}
+	return p.join(l)
+}
+
+// check refuses a server that would take messages and carry them nowhere.
+func (l *link) check(channelPrefix string) error {
+	answer, err := l.dedicated.Do(l.ctx, l.dedicated.B().Arbitrary("HELLO").Build()).AsMap()
+	if err != nil {
+		if _, ok := rueidis.IsRedisErr(err); ok {
+			return nil // older than the command
+		}
+		return explain(connecting, l.server, channelPrefix, err)
+	}
+	said := func(key string) string {
+		m := answer[key]
+		s, _ := m.ToString()
+		return s
+	}
+	switch mode, role := said("mode"), said("role"); {
+	case mode == "sentinel":
+		return fmt.Errorf("redis: connect to %s: it is a Sentinel; add ?master_set=NAME to the URL, with the name it knows the primary by", l.server)
+	case mode != "cluster" && role != "" && role != "master":
+		return fmt.Errorf("redis: connect to %s: it is a read-only replica, and what is published there the others do not hear; give the primary's address, or those of its Sentinels and ?master_set=NAME", l.server)
+	}
+	return nil
+}
+
+// join subscribes to what SetMembers has told of: the channel of this instance alone, and that of every site whose
+// instances have turned up. Channels of earlier streams and sites remain; nobody uses them.
+func (p *Provider) join(l *link) error {
+	m := p.members.Load()
+	if m == nil {
+		return nil
+	}
+	wanted := []string{p.toOne(p.env.Site, m.self)}
+	for _, s := range m.foreign {
+		wanted = append(wanted, p.toAll(s))
+	}
+	return p.listen(l, wanted)
+}
+
+// listen subscribes to channels, but for those that are subscribed already.
+func (p *Provider) listen(l *link, channels []string) error {
+	missing := make([]string, 0, len(channels))
+	for _, c := range channels {
+		if !l.channels[c] {
+			l.channels[c] = true
+			missing = append(missing, c)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	// The server subscribes to all channels of a command, or to none, before it serves anybody else.
+	cmd := l.dedicated.B().Subscribe().Channel(missing...).Build()
+	if err := l.dedicated.Do(l.ctx, cmd).Error(); err != nil {
+		return explain(subscribing, l.server, p.cfg.Prefix, err)
+	}
+	return nil
+}
+
+// arrived takes a message.
+func (p *Provider) arrived(message string) {
+	from, frame, ok := parseMessage(message)
+	if !ok || p.echo.is(from) {
+		return
+	}
+	p.deliver(provider.Batch{Frames: [][]byte{frame}, From: from.String()})
+}
+
+// close ends l and returns when no connection of it is left.
+func (l *link) close() {
+	l.cancel()
+	if l.dedicated != nil {
+		l.dedicated.Close()
+	}
+	if l.owned {
+		l.client.Close()
+	}
+}
+
+// keep replaces l whenever it breaks, until Close.
+func (p *Provider) keep(l *link) {
+	for l != nil {
+		err := p.attend(l)
+		p.lose(err)
+		l.close()
+		if p.ctx.Err() != nil {
+			return
+		}
+		p.env.Logger.LogAttrs(p.ctx, slog.LevelWarn, "connection lost, frames may be missed", slog.String(keyServer, l.server), slog.Any(keyError, err))
+		l = p.reconnect()
+	}
+}
+
+// attend returns why l ended.
+func (p *Provider) attend(l *link) error {
+	for {
+		select {
+		case err := <-l.lost:
+			return explain(staying, l.server, p.cfg.Prefix, err)
+		case <-p.changed:
+			if err := p.join(l); err != nil {
+				return err
+			}
+		case <-p.ctx.Done():
+			return provider.ErrClosed
+		}
+	}
+}
+
+// lose makes Send fail with err.
+func (p *Provider) lose(err error) {
+	p.mu.Lock()
+	p.away = err
+	p.mu.Unlock()
+	p.link.Store(nil)
+}
+
+// reconnect tries until there is a link and returns it, or nil after Close.
+func (p *Provider) reconnect() *link {
+	began := time.Now()
+	var said string
+	for pause := backoffMin; ; pause = min(2*pause, backoffMax) {
+		// All instances lose a server at the same moment, and shall not return at the same.
+		wait := time.NewTimer(rand.N(pause))
+		select {
+		case <-wait.C:
+		case <-p.ctx.Done():
+			wait.Stop()
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(p.ctx, attemptTimeout)
+		l, err := p.connect(ctx)
+		cancel()
+		if p.ctx.Err() != nil {
+			if l != nil {
+				l.close()
+			}
+			return nil
+		}
+		if err == nil {
+			p.link.Store(l)
+			p.env.Logger.LogAttrs(p.ctx, slog.LevelInfo, "subscribed again", slog.String(keyServer, l.server),
+				slog.String(keyFrom, l.prefix.String()), slog.Duration(keyAfter, time.Since(began)))
+			p.reconnected()
+			return l
+		}
+		p.lose(err)
+		if err.Error() != said {
+			said = err.Error()
+			p.env.Logger.LogAttrs(p.ctx, slog.LevelWarn, "cannot connect, trying on", slog.Any(keyError, err))
+		}
+	}
+}

@@ -1,0 +1,72 @@
+package redisbus
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"sync/atomic"
+	"time"
+	"unsafe"
+)
+
+const prefixBytes = 8
+
+// maxFrameBytes is what every receiver takes, whatever its MaxFrameBytes, so that instances
+// whose settings differ understand each other.
+const maxFrameBytes = 1 << 20
+
+// A prefix begins every message and says through which connection it was sent.
+type prefix [prefixBytes]byte
+
+func newPrefix() (p prefix) {
+	rand.Read(p[:])
+	return p
+}
+
+// String returns p in hexadecimal.
+func (p prefix) String() string { return hex.EncodeToString(p[:]) }
+
+// appendMessage appends a frame as it is published.
+func appendMessage(b []byte, from prefix, frame []byte) []byte {
+	return append(append(b, from[:]...), frame...)
+}
+
+// parseMessage splits a message. It returns false for what no instance sends, and for what holds no
+// frame. The frame shares its memory with message and is only to be read.
+func parseMessage(message string) (from prefix, frame []byte, ok bool) {
+	if len(message) <= prefixBytes || len(message) > prefixBytes+maxFrameBytes {
+		return from, nil, false
+	}
+	copy(from[:], message)
+	// The client library has allocated the string for this message, and nobody writes to it.
+	frame = unsafe.Slice(unsafe.StringData(message), len(message))[prefixBytes:]
+	return from, frame, true
+}
+
+// remember is how long after a connection has been replaced what it still had under way is known
+// to be an echo.
+const remember = 10 * time.Second
+
+// An echo knows which prefixes are the own ones. The zero echo knows none.
+type echo struct {
+	prefixes atomic.Pointer[ownPrefixes]
+}
+
+type ownPrefixes struct {
+	now, before prefix
+	until       time.Time // when before is no more of interest
+}
+
+// use makes p the prefix of what is sent from now on.
+func (e *echo) use(p prefix, now time.Time) {
+	next := &ownPrefixes{now: p, before: p}
+	if last := e.prefixes.Load(); last != nil {
+		next.before, next.until = last.now, now.Add(remember)
+	}
+	e.prefixes.Store(next)
+}
+
+// is reports whether from is an own prefix.
+func (e *echo) is(from prefix) bool {
+	own := e.prefixes.Load()
+	return own != nil && (from == own.now || from == own.before && time.Now().Before(own.until))
+}

@@ -1,0 +1,262 @@
+// Package redisbus carries frames through the pub/sub of a Redis server, or of
+// one that speaks its protocol, such as Valkey.
+//
+// # Configuration
+//
+// [Config.URL] names the server, its Sentinels, or nodes of a Cluster;
+// [Config.Client] brings a client that the application has already. All
+// instances of a site use the same server and the same [Config.Prefix].
+// Every site has one channel for all its instances, prefix:SITE:all, and each instance one for
+// what is meant for it alone, prefix:SITE:to:STREAM.
+//
+// # Delivery
+//
+// Frames of one sender arrive in order, each at most once. Send hands the frames of a batch over in one
+// pipeline and waits for the server's word that it has taken all of them, never for a receiver. While the
+// server is away Send fails, and nothing is kept for later: the Broker sends it again.
+//
+// Redis keeps nothing for those who are not connected. It also disconnects a subscriber
+// that falls behind by more than client-output-buffer-limit allows: by default 32 MB at
+// once, or 8 MB for a minute. That is how messages are lost. Receivers pace the senders so that
+// no more than 3 MiB of others' frames are on the way to one, which with the echo of as much of its
+// own stays below the smaller limit, for as long as it takes anything at all. A connection that breaks is made again, at once and then at
+// growing intervals up to 5 s; once subscribed again the Broker is told, and asks for what it missed.
+//
+// Redis sends every message to all subscribers of its channel, the sender included. So each begins with 8 random
+// bytes that say through which connection it was sent; an instance drops its own when it has compared these. To
+// claim that the transport echoes would have saved their copying, and cost the Broker a look into
+// each of its own frames. The bytes are new for each connection, so that of two copies of one process, which keep only
+// one of the connections, each hears what the other sends.
+//
+// # Limits
+//
+// A frame has [Config.MaxFrameBytes] at most, and 1 MiB in any case. Whoever may publish in
+// the channels makes every instance receive what he sends; the Broker's seals see to it that it does no harm, an ACL that
+// he cannot. In a Cluster every message goes to all nodes, so nodes add no throughput; and what is meant for an instance at
+// another node goes to everybody, since nodes count only their own subscribers.
+//
+// # Requirements
+//
+// Redis 6 or later, at its primary: what is published at a replica is not heard at the primary. The user needs
+// the commands PUBLISH, SUBSCRIBE and PING and the channels prefix:*. Tested against Redis 7.0.15.
+//
+// The client is rueidis. Of go-redis it was to be preferred for three reasons: a dedicated connection tells when it ends, where the
+// other subscribes again by itself and leaves it to be guessed from a second confirmation; it is probed in the
+// background, where the other's probes come only with a queue that drops messages; and one form of URL covers
+// servers, Sentinels and Clusters.
+package redisbus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/redis/rueidis"
+
+	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/site"
+)
+
+const name = "redis"
+
+// receiveBufferBytes is what may be on its way to an instance: with the echo of as
+// much of its own, and Redis' bookkeeping, it stays below the 8 MB that a subscriber
+// may be behind for long.
+const receiveBufferBytes = 3 << 20
+
+var (
+	_ provider.Unicaster     = (*Provider)(nil)
+	_ provider.MemberWatcher = (*Provider)(nil)
+)
+
+// A Provider is one instance's connection to the server. It is safe for concurrent use.
+// Use [New] to make one.
+type Provider struct {
+	cfg    Config // without its URL
+	source source
+
+	// Set by Start and read-only afterwards.
+	env    provider.Env
+	all    string          // channel of everybody in our site
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+
+	turn    int // which of source.options is next; of Start, and then of keep alone
+	echo    echo
+	link    atomic.Pointer[link] // nil while there is none
+	members atomic.Pointer[members]
+	changed chan struct{} // holds one token while members may be newer than the subscriptions
+	batches sync.Pool     // *batch
+
+	// delivering is held while Deliver or Reconnected runs. Once shut is set neither begins again.
+	delivering sync.Mutex
+	shut       bool
+
+	mu    sync.Mutex // guards the fields below; not held while calling out
+	state state
+	away  error // why there is no link
+}
+
+// state is where a Provider is in its life. It only grows.
+type state uint8
+
+const (
+	stateNew state = iota
+	stateStarting
+	stateStarted
+	stateClosed
+)
+
+// members is what SetMembers said: who this instance is, and which streams belong to another site than its own.
+type members struct {
+	self    site.StreamID
+	foreign map[site.StreamID]site.ID
+}
+
+// New returns a Provider that is not connected yet. An error names the field of cfg.
+func New(cfg Config) (*Provider, error) {
+	cfg, source, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	p := &Provider{cfg: cfg, source: source, changed: make(chan struct{}, 1)}
+	p.batches.New = func() any { return new(batch) }
+	return p, nil
+}
+
+// Name returns "redis".
+func (p *Provider) Name() string { return name }
+
+// String names the transport, so that no setting is printed.
+func (p *Provider) String() string { return "redisbus.Provider" }
+
+// GoString is String.
+func (p *Provider) GoString() string { return p.String() }
+
+// Capabilities implements [provider.Provider]. A client of the application's that knows a Cluster
+// publishes at any of its nodes, so then no order is claimed.
+func (p *Provider) Capabilities() provider.Capabilities {
+	cluster := p.cfg.Client != nil && p.cfg.Client.Mode() == rueidis.ClientModeCluster
+	return provider.Capabilities{MaxFrameBytes: p.cfg.MaxFrameBytes, Ordered: !cluster}
+}
+
+// Start implements [provider.Provider]. It returns when the server has confirmed the
+// subscription, and has taken a message that holds no frame, so that a missing right shows here.
+func (p *Provider) Start(ctx context.Context, env provider.Env) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("redis: start: %w", err)
+	}
+	p.mu.Lock()
+	was := p.state
+	if was == stateNew {
+		p.state = stateStarting
+		p.env, p.all = env, p.toAll(env.Site)
+		p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	}
+	p.mu.Unlock()
+	switch was {
+	case stateNew:
+	case stateClosed:
+		return provider.ErrClosed
+	default:
+		return errors.New("redis: started twice; make one Provider per instance")
+	}
+
+	l, err := p.connect(ctx)
+	for range p.source.others() {
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+		l, err = p.connect(ctx)
+	}
+	if err != nil {
+		p.cancel()
+		p.mu.Lock()
+		closed := p.state == stateClosed
+		p.mu.Unlock()
+		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("redis: start: %w before the server answered; is it up, and the network to it?", ctx.Err())
+		case closed:
+			return provider.ErrClosed
+		}
+		return err
+	}
+	env.ReceiveBuffer(receiveBufferBytes)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state == stateClosed {
+		l.close()
+		return provider.ErrClosed
+	}
+	p.state = stateStarted
+	p.link.Store(l)
+	p.tasks.Go(func() { p.keep(l) })
+	env.Logger.LogAttrs(ctx, slog.LevelInfo, "subscribed", slog.String(keyServer, l.server),
+		slog.String(keyChannel, p.all), slog.String(keyFrom, l.prefix.String()))
+	return nil
+}
+
+// SetMembers implements [provider.MemberWatcher]. The channels that it asks for are subscribed to soon after.
+func (p *Provider) SetMembers(m provider.Members) {
+	next := &members{self: m.Self}
+	for i := range m.Others {
+		if o := &m.Others[i]; o.Site != p.env.Site {
+			if next.foreign == nil {
+				next.foreign = make(map[site.StreamID]site.ID)
+			}
+			next.foreign[o.Stream] = o.Site
+		}
+	}
+	p.members.Store(next)
+	select {
+	case p.changed <- struct{}{}:
+	default:
+	}
+}
+
+// toAll is the channel of all instances of a site.
+func (p *Provider) toAll(s site.ID) string { return p.cfg.Prefix + ":" + s.String() + ":all" }
+
+// toOne is the channel of one instance.
+func (p *Provider) toOne(s site.ID, stream site.StreamID) string {
+	return p.cfg.Prefix + ":" + s.String() + ":to:" + stream.String()
+}
+
+// Close implements [provider.Provider]. What Send accepted the server has taken, so there is nothing to flush.
+func (p *Provider) Close() error {
+	p.mu.Lock()
+	p.state = stateClosed
+	cancel := p.cancel
+	p.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+	p.delivering.Lock() // waits for the Deliver that runs
+	p.shut = true
+	p.delivering.Unlock()
+	p.tasks.Wait()
+	return nil
+}
+
+// deliver hands on what arrived, unless Close has been called.
+func (p *Provider) deliver(b provider.Batch) {
+	p.delivering.Lock()
+	defer p.delivering.Unlock()
+	if !p.shut {
+		p.env.Deliver(b)
+	}
+}
+
+// reconnected tells the Broker that there is a link again.
+func (p *Provider) reconnected() {
+	p.delivering.Lock()
+	defer p.delivering.Unlock()
+	if !p.shut {
+		p.env.Reconnected()
+	}
+}
