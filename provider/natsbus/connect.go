@@ -31,7 +31,7 @@ func (p *Provider) connect(ctx context.Context) error {
 		nats.ClosedHandler(func(*nats.Conn) { close(ended) }),
 	) {
 		if err := set(&options); err != nil {
-			return fmt.Errorf("nats: %w", err)
+			return fmt.Errorf("nats: set up the connection: %w; check CredentialsFile and NKeyFile", err)
 		}
 	}
 	// nats.go knows no context: whatever it waits for while it connects, it waits for on the connection.

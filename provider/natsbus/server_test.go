@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -111,6 +112,15 @@ func (s *testServer) kill() {
 	s.cmd.Wait()
 	s.stdin.Close()
 	s.cmd = nil
+}
+
+// hangUp has the process read its configuration again.
+func (s *testServer) hangUp() { s.cmd.Process.Signal(syscall.SIGHUP) }
+
+// log returns what the server has written.
+func (s *testServer) log() string {
+	b, _ := os.ReadFile(s.file + ".log")
+	return string(b)
 }
 
 // restart kills the server and starts it again at the same address.
