@@ -281,8 +281,8 @@ func (p *Provider) shut() {
 	if p.status != nil {
 		p.conn.RemoveStatusListener(p.status)
 	}
+	p.inbox.unsubscribe(p.brought != nil)
 	if p.brought != nil {
-		p.inbox.unsubscribe()
 		return
 	}
 	if !p.conn.IsConnected() {

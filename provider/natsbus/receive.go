@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/nats-io/nats.go"
@@ -170,17 +172,21 @@ func (in *inbox) close() {
 	in.closed = true
 }
 
-// unsubscribe ends all subscriptions.
-func (in *inbox) unsubscribe() {
+// unsubscribe forgets all subscriptions and keeps what they counted. The server is told if the connection outlives them.
+func (in *inbox) unsubscribe(tell bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for _, sub := range in.all {
-		in.dropLocked(sub)
-	}
-	clear(in.all)
+	all := slices.Collect(maps.Values(in.all))
 	if in.self != nil {
-		in.dropLocked(in.self)
-		in.self = nil
+		all = append(all, in.self)
+	}
+	in.all, in.self = nil, nil
+	for _, sub := range all {
+		if tell {
+			in.dropLocked(sub)
+		} else {
+			in.gone += droppedBy(sub)
+		}
 	}
 }
 

@@ -120,7 +120,7 @@ func (p *Provider) probe(refused string) error {
 // mend tries to end t, and reports whether it did. It waits for the server.
 func (p *Provider) mend(ctx context.Context, t *trouble) bool {
 	if limit := p.conn.MaxPayload(); limit < int64(p.cfg.maxFrameBytes) {
-		t = p.fail(payloadError(limit, p.cfg.maxFrameBytes))
+		p.fail(payloadError(limit, p.cfg.maxFrameBytes))
 		return false
 	}
 	before := p.conn.LastError()
