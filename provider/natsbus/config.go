@@ -66,7 +66,7 @@ type Config struct {
 
 	// ReceiveBytes is how much may wait for this instance while it does not take what arrives, each frame
 	// counted with provider.FrameCharge more. Senders are paced so that it suffices; more lets them
-	// run ahead. What waits counts before the server as taken, so it should stay below its max_pending. At least 256 KiB. 0 means 8 MiB.
+	// run ahead. It should stay below the server's max_pending, which keeps as much when this process stands still. At least 256 KiB. 0 means 8 MiB.
 	ReceiveBytes int
 }
 

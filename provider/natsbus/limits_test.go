@@ -66,6 +66,33 @@ func TestProvider_CountsWhatItDrops(t *testing.T) {
 	t.Logf("%d frames delivered, %d dropped", len(slow.Frames()), p.Dropped())
 }
 
+// The server closes the connection of a process that stands still, and forgets what waited for it.
+func TestProvider_TellsThatTheServerGaveItUp(t *testing.T) {
+	s := startServer(t, "max_pending: 1048576\nwrite_deadline: \"1s\"")
+	r := startRelay(t, s.address)
+	slow := providertest.Start(t, newProvider(t, Config{URLs: []string{r.url()}}))
+	sender := providertest.Start(t, newProvider(t, Config{URLs: []string{s.url()}}))
+	resume := r.stall()
+	defer resume()
+	frames := [][]byte{make([]byte, 32<<10)}
+	eventually(t, "the server finds it slow", func() bool {
+		for range 64 {
+			if err := sender.Provider.Send(t.Context(), frames); err != nil {
+				t.Fatalf("Send while another stands still: %v", err)
+			}
+		}
+		return strings.Contains(s.log(), "Slow Consumer")
+	})
+	resume()
+	eventually(t, "it is told", func() bool { return slow.Reconnects() > 0 })
+	if err := sender.Provider.Send(t.Context(), [][]byte{[]byte("after")}); err != nil {
+		t.Fatal(err)
+	}
+	if !slow.Heard([]byte("after"), 10*time.Second) {
+		t.Error("it hears nothing afterwards")
+	}
+}
+
 func TestProvider_LeavesTheApplicationItsConnection(t *testing.T) {
 	s := startServer(t, users(`{allow: ">", deny: "secret.>"}`, `">"`))
 	heard := make(chan error, 10)

@@ -143,6 +143,36 @@ func FuzzViolated(f *testing.F) {
 	})
 }
 
+// Whatever is written as URLs: what may be a password is in no error and in no text.
+func FuzzServers(f *testing.F) {
+	f.Add("nats://app:open-sesame@10.0.0.7:4222,tls://b@c")
+	f.Add("nats://app:%zz@host")
+	f.Add("://a:b@c")
+	f.Fuzz(func(t *testing.T, before string) {
+		const secret = "Gh7-secret-q"
+		for _, text := range []string{"nats://app:" + secret + before, secret + "@" + before, before + secret + "@host", "nats://" + before + ":" + secret + "@host"} {
+			cfg := Config{URLs: []string{text}}
+			servers, err := cfg.servers()
+			if err != nil {
+				if strings.Contains(err.Error(), secret) {
+					t.Errorf("servers of %q: %v", text, err)
+				}
+				continue
+			}
+			shown := show(servers)
+			for _, u := range servers {
+				if u.User != nil && strings.Contains(u.User.String(), secret) {
+					continue
+				}
+				return // it did not come to stand before an @, so it is a name or a path
+			}
+			if strings.Contains(shown, secret) {
+				t.Errorf("%q is shown as %q", text, shown)
+			}
+		}
+	})
+}
+
 func TestConfig_ShowsNoSecret(t *testing.T) {
 	cfg := Config{URLs: []string{"nats://app:" + password + "@10.0.0.7:4222, " + password + "@10.0.0.8"}}
 	other := Config{User: "app", Password: password}

@@ -159,6 +159,7 @@ type relay struct {
 	mu    sync.Mutex // guards the fields below
 	cut   bool
 	conns []net.Conn
+	hold  chan struct{} // what the server says waits until it is closed; nil: nothing waits
 }
 
 func startRelay(tb testing.TB, to string) *relay {
@@ -202,13 +203,43 @@ func (r *relay) carry(in net.Conn) {
 	r.conns = append(r.conns, in, out)
 	r.mu.Unlock()
 	go r.copy(out, in)
-	r.copy(in, out)
+	r.copy(held{in, r}, out)
 }
 
-func (r *relay) copy(to, from net.Conn) {
+func (r *relay) copy(to io.WriteCloser, from net.Conn) {
 	io.Copy(to, from)
 	to.Close()
 	from.Close()
+}
+
+// held is a connection on which nothing is written while its relay holds.
+type held struct {
+	io.WriteCloser
+	relay *relay
+}
+
+func (h held) Write(b []byte) (int, error) {
+	h.relay.mu.Lock()
+	hold := h.relay.hold
+	h.relay.mu.Unlock()
+	if hold != nil {
+		<-hold
+	}
+	return h.WriteCloser.Write(b)
+}
+
+// stall makes what the server says wait until resume is called.
+func (r *relay) stall() (resume func()) {
+	hold := make(chan struct{})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hold = hold
+	return sync.OnceFunc(func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.hold = nil
+		close(hold)
+	})
 }
 
 // set cuts the relay, in the middle of whatever is on its way, or mends it.
