@@ -116,9 +116,9 @@ func (c Config) servers() ([]*url.URL, error) {
 				return nil, fmt.Errorf("nats: URLs: number %d cannot be read (it is not shown, as it may hold a password); write nats://host:port, with %%-encoding in user and password", len(all)+1)
 			}
 			switch u.Scheme {
-			case "nats", "tls", "ws", "wss":
+			case "nats", "tls":
 			default:
-				return nil, fmt.Errorf("nats: URLs: number %d has the scheme %q; want nats, tls, ws or wss", len(all)+1, u.Scheme)
+				return nil, fmt.Errorf("nats: URLs: number %d has the scheme %q; want nats or tls (for others bring a connection in Conn)", len(all)+1, u.Scheme)
 			}
 			all = append(all, u)
 		}

@@ -6,19 +6,49 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
 
-// connect sets p.conn, and what hears from it.
-func (p *Provider) connect(ctx context.Context) error {
+// A connection is one to the servers, with what tells how it is.
+type connection struct {
+	*nats.Conn
+	status chan nats.Status // every change; closed by shut
+	dialer *dialer          // of our own connection; nil: it is the application's
+	ended  chan struct{}    // closed when our own connection has ended
+	once   sync.Once        // of shut
+}
+
+func (c *connection) own() bool { return c.dialer != nil }
+
+// hangUp breaks our own connection, so that nobody waits for the server any longer.
+func (c *connection) hangUp() {
+	if c.own() {
+		c.dialer.hangUp()
+	}
+}
+
+// shut ends our own connection, and stops listening to the application's. It waits for those who call p.heard.
+func (c *connection) shut() {
+	c.once.Do(func() {
+		defer time.AfterFunc(flushTimeout, c.hangUp).Stop()
+		c.RemoveStatusListener(c.status)
+		if c.own() {
+			c.Close()
+			<-c.ended
+		}
+	})
+}
+
+// connect returns a connection that is up: a new one, or the application's.
+func (p *Provider) connect(ctx context.Context) (*connection, error) {
 	if p.brought != nil {
 		if !p.brought.IsConnected() {
-			return fmt.Errorf("nats: the application's connection is %v; connect it before the Broker starts", p.brought.Status())
+			return nil, fmt.Errorf("nats: the application's connection is %v; connect it before the Broker starts", p.brought.Status())
 		}
-		p.conn = p.brought
 		p.wrapErrorHandler()
-		return nil
+		return &connection{Conn: p.brought, status: p.brought.StatusChanged()}, nil
 	}
 	d := &dialer{ctx: ctx, lost: func() { p.fail(errLost) }}
 	ended := make(chan struct{})
@@ -31,7 +61,7 @@ func (p *Provider) connect(ctx context.Context) error {
 		nats.ClosedHandler(func(*nats.Conn) { close(ended) }),
 	) {
 		if err := set(&options); err != nil {
-			return fmt.Errorf("nats: set up the connection: %w; check CredentialsFile and NKeyFile", err)
+			return nil, fmt.Errorf("nats: set up the connection: %w; check CredentialsFile and NKeyFile", err)
 		}
 	}
 	// nats.go knows no context: whatever it waits for while it connects, it waits for on the connection.
@@ -39,16 +69,15 @@ func (p *Provider) connect(ctx context.Context) error {
 	conn, err := options.Connect()
 	if err != nil {
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
 		if dialled := d.failure(); errors.Is(err, nats.ErrNoServers) && dialled != nil {
 			err = dialled // nats.go forgets why
 		}
-		return p.unreachable(err)
+		return nil, p.unreachable(err)
 	}
 	d.use(p.ctx)
-	p.conn, p.dialer, p.ended = conn, d, ended
-	return nil
+	return &connection{Conn: conn, status: conn.StatusChanged(), dialer: d, ended: ended}, nil
 }
 
 // wrapErrorHandler hears of errors on the application's connection, which goes on hearing of them itself.
@@ -116,10 +145,19 @@ func (d *dialer) hangUp() {
 }
 
 // A link is a connection that tells when it is given up: nats.go tells it later, when it may be holding everybody up for the
-// next attempt to connect.
+// next attempt to connect. One that cannot be written to is given up as well: nats.go would go on, without a subscription that it could not write.
 type link struct {
 	net.Conn
 	lost func()
+}
+
+// Write writes b.
+func (l *link) Write(b []byte) (int, error) {
+	n, err := l.Conn.Write(b)
+	if err != nil {
+		l.Close()
+	}
+	return n, err
 }
 
 // Close closes the connection.

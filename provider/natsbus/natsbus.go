@@ -68,12 +68,8 @@ type Provider struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup // of Start and of the goroutine that it began
 
-	// Set by Start, then read-only.
-	env    provider.Env
-	conn   *nats.Conn
-	dialer *dialer       // of our own connection, else nil
-	ended  chan struct{} // closed when our own connection has ended
-	status chan nats.Status
+	env  provider.Env               // read-only after Start
+	conn atomic.Pointer[connection] // nil before Start; replaced by the goroutine of watch, if nats.go gives it up
 
 	trouble atomic.Pointer[trouble] // why nothing can be sent now; nil: it can
 	wake    chan struct{}           // holds a token when the goroutine of watch has something to do
@@ -136,7 +132,7 @@ func (p *Provider) Start(ctx context.Context, env provider.Env) error {
 	p.env = env
 	starting := p.fail(errors.New("nats: it is not started yet"))
 	if err := p.open(ctx); err != nil {
-		p.shut()
+		p.inbox.close()
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		switch {
@@ -151,8 +147,7 @@ func (p *Provider) Start(ctx context.Context, env provider.Env) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.state == stateClosed {
-		p.shut()
-		return provider.ErrClosed
+		return provider.ErrClosed // Close takes down what was made
 	}
 	p.state = stateStarted
 	env.ReceiveBuffer(p.cfg.receiveBytes)
@@ -176,19 +171,29 @@ func (p *Provider) begin() error {
 	return errors.New("nats: started twice; make one Provider per instance")
 }
 
-// open connects and subscribes.
+// open connects and subscribes. What it has made when it fails, it takes down.
 func (p *Provider) open(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)()
-	if err := p.connect(ctx); err != nil {
+	c, err := p.connect(ctx)
+	if err != nil {
 		return err
 	}
-	p.status = p.conn.StatusChanged()
-	if limit := p.conn.MaxPayload(); limit < int64(p.cfg.maxFrameBytes) {
+	p.conn.Store(c)
+	if err := p.subscribeAll(ctx, c); err != nil {
+		p.shut()
+		return err
+	}
+	return nil
+}
+
+// subscribeAll subscribes over a new connection, and sees to it that everything is allowed that has to be.
+func (p *Provider) subscribeAll(ctx context.Context, c *connection) error {
+	if limit := c.MaxPayload(); limit < int64(p.cfg.maxFrameBytes) {
 		return payloadError(limit, p.cfg.maxFrameBytes)
 	}
-	before := p.conn.LastError()
+	before := c.LastError()
 	if err := p.listen(); err != nil {
 		return fmt.Errorf("nats: subscribe: %w", err)
 	}
@@ -203,10 +208,11 @@ func (p *Provider) open(ctx context.Context) error {
 func (p *Provider) settled(ctx context.Context, before error) error {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	if err := p.conn.FlushWithContext(ctx); err != nil {
+	c := p.conn.Load()
+	if err := c.FlushWithContext(ctx); err != nil {
 		return fmt.Errorf("nats: the server does not answer: %w", err)
 	}
-	if err := p.conn.LastError(); errors.Is(err, nats.ErrPermissionViolation) && err != before {
+	if err := c.LastError(); errors.Is(err, nats.ErrPermissionViolation) && err != before {
 		return explain(err)
 	}
 	return nil
@@ -251,46 +257,38 @@ func (p *Provider) Close() error {
 	p.mu.Unlock()
 	p.closing.Lock()
 	defer p.closing.Unlock()
+	c := p.conn.Load()
 	if was == stateStarted && p.trouble.Load() == nil {
-		p.flush()
+		p.flush(c)
 	}
 	p.stop()
-	if was == stateStarted {
-		p.shut()
+	if c != nil { // the goroutine of watch may wait for one who waits for the server
+		defer time.AfterFunc(followPatience, c.hangUp).Stop()
 	}
-	p.wg.Wait() // a Start that runs takes down what it has made
+	p.wg.Wait()
+	p.shut()
 	return nil
 }
 
 // flush waits until the server has taken what was sent, for a second at most.
-func (p *Provider) flush() {
-	if p.dialer != nil { // who waits to write keeps everybody else waiting
-		defer time.AfterFunc(flushTimeout, p.dialer.hangUp).Stop()
-	}
-	if err := p.conn.FlushTimeout(flushTimeout); err != nil {
+func (p *Provider) flush(c *connection) {
+	defer time.AfterFunc(flushTimeout, c.hangUp).Stop() // who waits to write keeps everybody else waiting
+	if err := c.FlushTimeout(flushTimeout); err != nil {
 		p.env.Logger.LogAttrs(context.Background(), slog.LevelDebug, "not all was flushed", slog.String("provider", name), slog.String("error", err.Error()))
 	}
 }
 
-// shut takes down what open has made, whole or in part. Calling it twice is fine.
+// shut ends all deliveries and subscriptions, and our own connection. Calling it twice is fine.
 func (p *Provider) shut() {
-	if p.conn == nil {
+	if p.ctx.Err() != nil {
+		p.inbox.close()
+	}
+	c := p.conn.Load()
+	if c == nil {
 		return
 	}
-	p.inbox.close()
-	if p.status != nil {
-		p.conn.RemoveStatusListener(p.status)
-	}
-	p.inbox.unsubscribe(p.brought != nil)
-	if p.brought != nil {
-		return
-	}
-	if !p.conn.IsConnected() {
-		p.dialer.hangUp()
-	}
-	defer time.AfterFunc(flushTimeout, p.dialer.hangUp).Stop()
-	p.conn.Close()
-	<-p.ended
+	p.inbox.unsubscribe(!c.own())
+	c.shut()
 }
 
 // site returns the subjects of a site.

@@ -71,7 +71,7 @@ func (p *Provider) setMembers(m provider.Members) *members {
 	return is
 }
 
-// listen subscribes to what is sent to all.
+// listen subscribes to what is sent to all and, if this instance had a subscription for what is sent to it alone, to that.
 func (p *Provider) listen() error {
 	in := &p.inbox
 	in.deliver, in.log = p.env.Deliver, p.env.Logger
@@ -88,6 +88,13 @@ func (p *Provider) listen() error {
 			return err
 		}
 		in.all[subject] = sub
+	}
+	if m := p.members.Load(); m != nil && m.following() {
+		sub, err := p.subscribe(p.site(p.env.Site).to(m.self))
+		if err != nil {
+			return err
+		}
+		in.self = sub
 	}
 	return nil
 }
@@ -141,7 +148,7 @@ func (p *Provider) follow() {
 
 // subscribe begins to deliver what arrives on a subject.
 func (p *Provider) subscribe(subject string) (*nats.Subscription, error) {
-	sub, err := p.conn.Subscribe(subject, p.inbox.take)
+	sub, err := p.conn.Load().Subscribe(subject, p.inbox.take)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -123,13 +124,56 @@ func TestSend_FailsWhileARightIsMissingAndNoLonger(t *testing.T) {
 			s.reload(users(everything, everything))
 			eventually(t, "Send succeeds again, both ways", func() bool {
 				return send("found") == nil && eps[1].Provider.Send(t.Context(), [][]byte{[]byte("back")}) == nil &&
-					eps[1].Heard([]byte("one: found"), 1e7) && eps[0].Heard([]byte("back"), 1e7)
+					eps[1].Heard([]byte("one: found"), 10*time.Millisecond) && eps[0].Heard([]byte("back"), 10*time.Millisecond)
 			})
 			if eps[0].Reconnects() == before {
 				t.Error("frames were lost meanwhile, and Reconnected was not called")
 			}
 		})
 	}
+}
+
+// nats.go closes a connection for good when it does not know what the server complains about.
+func TestProvider_OutlivesAConnectionThatNATSGoGivesUp(t *testing.T) {
+	s := startServer(t, "")
+	r := startRelay(t, s.address)
+	one := providertest.Start(t, newProvider(t, Config{URLs: []string{r.url()}}))
+	two := providertest.Start(t, newProvider(t, Config{URLs: []string{s.url()}}))
+	providertest.Introduce(one, two)
+	p := one.Provider.(*Provider)
+	for round := range 3 {
+		there, back := fmt.Appendf(nil, "there %d", round), fmt.Appendf(nil, "back %d", round)
+		alone := fmt.Appendf(nil, "back to one %d", round)
+		before, gone := one.Reconnects(), p.conn.Load()
+		r.say("-ERR 'Something New'\r\n")
+		eventually(t, "there is another connection", func() bool { return one.Reconnects() > before })
+		if p.conn.Load() == gone {
+			t.Fatal("nats.go did not give the connection up")
+		}
+		if err := p.Send(t.Context(), [][]byte{there}); err != nil {
+			t.Fatal(err)
+		}
+		if !two.Heard(there, 10*time.Second) {
+			t.Error("nobody hears it")
+		}
+		if err := two.Provider.Send(t.Context(), [][]byte{back}); err != nil {
+			t.Fatal(err)
+		}
+		if err := two.Provider.(*Provider).SendTo(t.Context(), one.Stream(), [][]byte{alone}); err != nil {
+			t.Fatal(err)
+		}
+		if !one.Heard(back, 10*time.Second) || !one.Heard(alone, 10*time.Second) {
+			t.Error("it hears nobody")
+		}
+	}
+	// Not even when no server is there for a while.
+	s.kill()
+	r.say("-ERR 'Something New'\r\n")
+	eventually(t, "Send fails", func() bool { return p.Send(t.Context(), [][]byte{[]byte("lost")}) != nil })
+	s.start()
+	eventually(t, "it is heard again", func() bool {
+		return p.Send(t.Context(), [][]byte{[]byte("again")}) == nil && two.Heard([]byte("again"), 10*time.Millisecond)
+	})
 }
 
 func FuzzViolated(f *testing.F) {

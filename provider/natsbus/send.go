@@ -58,13 +58,14 @@ func (p *Provider) ready(ctx context.Context, frames [][]byte) error {
 
 func (p *Provider) publish(ctx context.Context, subject string, frames [][]byte) error {
 	p.follow()
+	c := p.conn.Load()
 	for i, f := range frames {
 		if i > 0 {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
 		}
-		err := p.conn.Publish(subject, f)
+		err := c.Publish(subject, f)
 		if err == nil {
 			continue
 		}
@@ -74,8 +75,11 @@ func (p *Provider) publish(ctx context.Context, subject string, frames [][]byte)
 		if t := p.trouble.Load(); t != nil {
 			return t.err
 		}
-		if errors.Is(err, nats.ErrReconnectBufExceeded) { // as it says that there is no connection
+		switch {
+		case errors.Is(err, nats.ErrReconnectBufExceeded): // its way to say that there is no connection
 			return errLost
+		case errors.Is(err, nats.ErrMaxPayload): // the server has changed its mind
+			return payloadError(c.MaxPayload(), p.cfg.maxFrameBytes)
 		}
 		return fmt.Errorf("nats: publish: %w", err)
 	}

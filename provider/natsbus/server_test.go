@@ -228,6 +228,15 @@ func (h held) Write(b []byte) (int, error) {
 	return h.WriteCloser.Write(b)
 }
 
+// say writes to everybody who is connected, as the server would.
+func (r *relay) say(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := 0; i < len(r.conns); i += 2 {
+		io.WriteString(r.conns[i], text)
+	}
+}
+
 // stall makes what the server says wait until resume is called.
 func (r *relay) stall() (resume func()) {
 	hold := make(chan struct{})

@@ -31,13 +31,13 @@ func (p *Provider) fail(err error) *trouble {
 }
 
 // heard is told what the server or the client complains about. It is called by one goroutine of nats.go.
-func (p *Provider) heard(_ *nats.Conn, sub *nats.Subscription, err error) {
+func (p *Provider) heard(_ *nats.Conn, _ *nats.Subscription, err error) {
 	switch {
 	case errors.Is(err, nats.ErrSlowConsumer):
 		p.inbox.overflow()
 	case errors.Is(err, nats.ErrPermissionViolation):
 		subject, deaf := violated(err)
-		if sub == nil && !strings.HasPrefix(subject, p.cfg.prefix+".") {
+		if p.brought != nil && !strings.HasPrefix(subject, p.cfg.prefix+".") {
 			return // another user of the application's connection
 		}
 		p.trouble.Store(&trouble{err: explain(err), refused: subject, deaf: deaf})
@@ -110,7 +110,7 @@ func (p *Provider) probe(refused string) error {
 		subjects = append(subjects, refused)
 	}
 	for _, subject := range subjects {
-		if err := p.conn.Publish(subject, nil); err != nil {
+		if err := p.conn.Load().Publish(subject, nil); err != nil {
 			return fmt.Errorf("nats: publish: %w", err)
 		}
 	}
@@ -119,11 +119,12 @@ func (p *Provider) probe(refused string) error {
 
 // mend tries to end t, and reports whether it did. It waits for the server.
 func (p *Provider) mend(ctx context.Context, t *trouble) bool {
-	if limit := p.conn.MaxPayload(); limit < int64(p.cfg.maxFrameBytes) {
+	c := p.conn.Load()
+	if limit := c.MaxPayload(); limit < int64(p.cfg.maxFrameBytes) {
 		p.fail(payloadError(limit, p.cfg.maxFrameBytes))
 		return false
 	}
-	before := p.conn.LastError()
+	before := c.LastError()
 	if t.deaf {
 		if err := p.listenAgain(); err != nil {
 			return false

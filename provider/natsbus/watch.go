@@ -14,17 +14,23 @@ const mendPause = time.Second
 func (p *Provider) watch() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var next time.Time // no attempt before it
-	var since time.Time
-	for {
+	var next, since time.Time // no attempt before next; in trouble since
+	var ended *connection     // nothing more is to be heard of its status
+	for failed := 0; ; {
+		c := p.conn.Load()
+		status := c.status
+		if c == ended {
+			status = nil
+		}
 		select {
 		case <-p.ctx.Done():
 			return
-		case s, ok := <-p.status:
-			// Only the application's connection is lost without a word from the dialer before.
+		case s, ok := <-status:
 			if !ok {
-				p.status = nil
-			} else if s != nats.CONNECTED && p.brought != nil {
+				ended = c
+			}
+			// Only the application's connection is lost without a word from the dialer before.
+			if s != nats.CONNECTED && !c.own() {
 				p.fail(errLost)
 			}
 		case <-p.wake:
@@ -37,26 +43,45 @@ func (p *Provider) watch() {
 		}
 		if since.IsZero() {
 			since = time.Now()
-			p.env.Logger.LogAttrs(p.ctx, slog.LevelDebug, "frames cannot be sent", slog.String("provider", name), slog.String("error", t.err.Error()))
 		}
 		if wait := time.Until(next); wait > 0 {
 			timer.Reset(wait)
 			continue
 		}
-		if !p.conn.IsConnected() {
+		reopen := c.own() && c.IsClosed()
+		if !reopen && !c.IsConnected() {
 			continue // its status will change
 		}
-		if !p.mend(p.ctx, t) {
-			next = time.Now().Add(mendPause)
-			timer.Reset(mendPause)
+		if !(reopen && p.reopen()) && !(!reopen && p.mend(p.ctx, t)) {
+			failed++
+			pause := mendPause
+			if reopen {
+				pause = retryAfter(failed)
+			}
+			next = time.Now().Add(pause)
+			timer.Reset(pause)
 			continue
 		}
 		if p.ctx.Err() != nil {
 			return
 		}
 		p.env.Logger.LogAttrs(p.ctx, slog.LevelInfo, "subscribed again", slog.String("provider", name),
-			slog.String("server", p.conn.ConnectedUrlRedacted()), slog.Duration("after", time.Since(since)))
-		since = time.Time{}
+			slog.String("server", p.conn.Load().ConnectedUrlRedacted()), slog.Duration("after", time.Since(since)))
+		since, failed = time.Time{}, 0
 		p.env.Reconnected()
 	}
+}
+
+// reopen replaces our own connection when nats.go has given it up for good, as it does when the server complains about something that
+// nats.go does not know. It reports whether all is well.
+func (p *Provider) reopen() bool {
+	p.shut()
+	t := p.fail(errLost)
+	if err := p.open(p.ctx); err != nil {
+		if p.ctx.Err() == nil {
+			p.fail(err)
+		}
+		return false
+	}
+	return p.trouble.CompareAndSwap(t, nil)
 }
