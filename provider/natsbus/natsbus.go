@@ -25,7 +25,8 @@
 //
 // # Requirements
 //
-// A NATS server, 2.0 or later; JetStream is not used. Tested against nats-server 2.15.2 with nats.go 1.55.0.
+// A NATS server, or several in a cluster, of which each tells the others of a subscription some milliseconds after it has confirmed it; JetStream is not used. Tested against
+// nats-server 2.15.2, alone and as a cluster of two, with nats.go 1.55.0.
 package natsbus
 
 import (
