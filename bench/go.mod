@@ -7,6 +7,7 @@ require (
 	github.com/ThreeDotsLabs/watermill-nats/v2 v2.1.3
 	github.com/alecthomas/kong v1.17.0
 	github.com/carillon-go/carillon v0.0.0
+	github.com/carillon-go/carillon/provider/natsbus v0.0.0
 	github.com/carillon-go/carillon/provider/redisbus v0.0.0
 	github.com/hashicorp/memberlist v0.7.0
 	github.com/jackc/pgx/v5 v5.12.0
@@ -60,6 +61,8 @@ require (
 	modernc.org/memory v1.12.1 // indirect
 )
 
-replace github.com/carillon-go/carillon => ../
-
-replace github.com/carillon-go/carillon/provider/redisbus => ../provider/redisbus
+replace (
+	github.com/carillon-go/carillon => ../
+	github.com/carillon-go/carillon/provider/natsbus => ../provider/natsbus
+	github.com/carillon-go/carillon/provider/redisbus => ../provider/redisbus
+)

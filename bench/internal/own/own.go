@@ -72,6 +72,14 @@ func Systems() []system.System {
 	return all
 }
 
+// NATS returns Carillon over NATS. The server and the transport are passed in, so that they are no part of the lean program of package instance.
+func NATS(version, settings string, serve func(context.Context, system.Spec) (*system.Server, error), transport func(address string) (provider.Provider, error)) system.System {
+	return carrier{
+		name: "natsbus", title: "Carillon over NATS core (nats-server " + version + ")", note: "as tcpbus; " + settings,
+		suite: site.SuiteHMACSHA256, serve: serve, provider: transport,
+	}.system()
+}
+
 func (c carrier) system() system.System {
 	return system.System{Name: c.name, Title: c.title, Note: c.note, Serve: c.serve, Publish: c.publish, Subscribe: c.subscribe}
 }
