@@ -806,7 +806,11 @@ func blocking(fn func(context.Context) context.Context) func(*testing.T, *mutant
 			ctx, cancel := context.WithCancel(fn(ctx))
 			defer cancel()
 			defer context.AfterFunc(t.Context(), cancel)()
-			for i := 0; i < 10 && busy.Load() == 0; i++ { // its delivery may not have begun yet
+			patience := 10 // its delivery may not have begun yet, that of a flood above all
+			if len(frames) > 1 {
+				patience = 150
+			}
+			for i := 0; i < patience && busy.Load() == 0; i++ {
 				pause(time.Millisecond)
 			}
 			for busy.Load() > 0 {
