@@ -40,7 +40,8 @@ func (w *world) ensure(name string) site.Site {
 
 const lease = 30 * time.Second
 
-// instance joins one that reads every second, until the test ends or stop is called.
+// instance joins one that reads every second, until the test ends or stop is called. All read at the same
+// moments, between those at which a rotation looks: it never sees that some have read and others not yet.
 func (w *world) instance(in site.Site) (stop func()) {
 	w.n++
 	m := site.Member{
@@ -54,6 +55,7 @@ func (w *world) instance(in site.Site) (stop func()) {
 	go func() {
 		var since site.Revision
 		var generation uint64
+		time.Sleep(300 * time.Millisecond)
 		for {
 			if snap, err := w.db.Changes(ctx, since); err == nil {
 				since = snap.Revision
