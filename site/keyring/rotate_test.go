@@ -41,7 +41,8 @@ func (w *world) ensure(name string) site.Site {
 const lease = 30 * time.Second
 
 // instance joins one that reads every second, until the test ends or stop is called. All read at the same
-// moments, between those at which a rotation looks: it never sees that some have read and others not yet.
+// moments, between those at which a rotation looks: it never sees that some have read and others not yet. It runs
+// inside a bubble.
 func (w *world) instance(in site.Site) (stop func()) {
 	w.n++
 	m := site.Member{
