@@ -36,7 +36,7 @@ func (b *Broker) tellLocked(it *engine.Item) {
 
 // tellRunLocked tells subscribers and taps of p, whose event it finds. b.mu is held.
 func (b *Broker) tellRunLocked(p *parcel) {
-	id, n := ID(p.events.ID(0)), p.events.Len()
+	id, n, payload := ID(p.events.ID(0)), p.events.Len(), p.events.PayloadBytes()
 	e := b.lookup(id)
 	var subs []*raisedSub
 	if e != nil {
@@ -44,7 +44,7 @@ func (b *Broker) tellRunLocked(p *parcel) {
 		subs = load(&e.raised)
 	}
 	taps := load(&b.taps)
-	if len(subs)+len(taps) > 0 && p.events.BodyBytes() > 2*p.events.PayloadBytes() &&
+	if len(subs)+len(taps) > 0 && p.events.BodyBytes() > 2*payload &&
 		(slices.ContainsFunc(subs, func(s *raisedSub) bool { return s.queue.backlogged() }) ||
 			slices.ContainsFunc(taps, func(s *tapSub) bool { return s.queue.backlogged() })) {
 		p.events = p.events.Clone()
@@ -57,12 +57,12 @@ func (b *Broker) tellRunLocked(p *parcel) {
 		b.drops.add(DropUnasked, uint64(n))
 		return
 	}
-	p.ev = e
+	p.ev, p.bytes = e, queueBytes(n, payload)
 	if len(subs) > 1 {
 		p.shared = make([]decoded, n)
 	}
 	if len(subs) > 0 {
-		b.crowd.queued += p.queueBytes()
+		b.crowd.queued += p.bytes
 	}
 	for _, s := range subs {
 		taken := s.pushLocked(p)
@@ -196,7 +196,7 @@ const maxHeldIDs = 1024
 
 func (b *Broker) holdLocked(it *engine.Item) {
 	h := &b.hold
-	bytes := entryBytes + it.Events.Len()*eventBytes + it.Events.PayloadBytes()
+	bytes := queueBytes(it.Events.Len(), it.Events.PayloadBytes())
 	if !h.full && h.bytes+bytes <= b.cfg.HoldBytes {
 		if it.Events.BodyBytes() > 2*bytes { // most of the frame is nothing that counts
 			it.Events = it.Events.Clone()

@@ -251,7 +251,8 @@ func (b *Broker) makeMachine(stream site.StreamID, key site.KeyID, trailer int) 
 	b.mu.Lock()
 	b.crowd.least = 2 * (b.cfg.frameBytes() + engine.FrameCharge)
 	m.SetWindow(b.window())
-	m.SetRoom(time.Now(), b.roomLocked(time.Now()), &b.fx)
+	now := time.Now()
+	m.SetRoom(now, b.roomLocked(now), &b.fx)
 	b.machine = m
 	b.mu.Unlock()
 }

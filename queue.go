@@ -11,6 +11,9 @@ const (
 	eventBytes = 64
 )
 
+// queueBytes returns what n events count for where they wait together.
+func queueBytes(n, payloadBytes int) int { return entryBytes + n*eventBytes + payloadBytes }
+
 // backlogBytes is how much may wait in a queue before what is added must not hold on to
 // more memory than its own. An event keeps the frame alive in which it came.
 const backlogBytes = 64 << 10

@@ -20,12 +20,8 @@ type parcel struct {
 	ordinal uint64 // of the first
 	clock   int64
 	events  wire.Events
+	bytes   int       // what it counts for in a queue
 	shared  []decoded // parallel to events; nil if there is one subscriber alone
-}
-
-// queueBytes returns what p counts for in a queue.
-func (p *parcel) queueBytes() int {
-	return entryBytes + p.events.Len()*eventBytes + p.events.PayloadBytes()
 }
 
 // decoded is an event's parameter for all subscribers. The first one to need it decodes it, on
@@ -105,8 +101,7 @@ type delivery struct {
 // pushLocked queues the first events of p, as many as there is room for, and returns how
 // many these are. The Broker's mutex is held.
 func (s *raisedSub) pushLocked(p *parcel) int {
-	n := p.events.Len()
-	bytes := p.queueBytes()
+	n, bytes := p.events.Len(), p.bytes
 	if s.queue.push(delivery{parcel: p, end: n, after: s.after}, n, bytes) {
 		s.after = nil
 		s.ev.b.pressLocked(s, bytes)
