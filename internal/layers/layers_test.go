@@ -26,6 +26,7 @@ var allowed = map[string][]string{
 	"provider/membus":       {"provider", "site"},
 	"provider/udpbus":       {"provider", "site"},
 	"provider/tcpbus":       {"provider", "site"},
+	"provider/janitor":      {"provider", "site"}, // it holds what transports list against member rows; programs of operators use it too
 
 	// The protocol.
 	"internal/wire":   {"site"},
@@ -45,7 +46,7 @@ var allowed = map[string][]string{
 	"internal/sim/simulate": {"internal/sim"},
 
 	// What applications import.
-	".": {"internal/engine", "internal/wire", "internal/seal", "provider", "site"},
+	".": {"internal/engine", "internal/wire", "internal/seal", "provider", "provider/janitor", "site"},
 	"carillontest": {
 		".", "provider", "provider/membus", "provider/providertest", "site", "site/memsite",
 	},
