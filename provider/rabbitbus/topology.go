@@ -1,0 +1,196 @@
+package rabbitbus
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/carillon-go/carillon/site"
+)
+
+const (
+	keyAll   = "all"   // of what is sent to all instances of a site
+	keyProbe = "probe" // of what is sent to nobody
+	consumer = "carillon"
+
+	takeOver  = time.Second           // how long another connection may hold our queue before we take another one
+	lookAgain = 20 * time.Millisecond // whether it still does
+)
+
+// keyOne is the key of what is sent to one instance alone.
+func keyOne(stream site.StreamID) string { return "to." + stream.String() }
+
+// A binding is what a queue gets: what is sent to an exchange with a key.
+type binding struct{ exchange, key string }
+
+// exchange is what a site's frames are sent to.
+func (p *Provider) exchange(s site.ID) string { return p.cfg.Prefix + "." + s.String() }
+
+// newQueue returns the name of a queue that nobody has.
+func (p *Provider) newQueue(s site.ID) string {
+	var b [16]byte
+	rand.Read(b[:])
+	return p.exchange(s) + "." + hex.EncodeToString(b[:])
+}
+
+// declare makes sure that the server has exchanges and a queue, with the bindings that are wanted from the beginning.
+func (l *link) declare() (err error) {
+	if l.rpc, err = l.in.Channel(); err != nil {
+		return err
+	}
+	l.rpcEnds = l.rpc.NotifyClose(make(chan *amqp.Error, 1))
+	for _, s := range l.env.Sites {
+		if err := l.declareExchange(l.provider.exchange(s)); err != nil {
+			return err
+		}
+	}
+	if err = l.declareQueue(l.provider.queue); !refusedWith(err, amqp.NotFound) {
+		return err
+	}
+	// The queue is on a node of the cluster that is down, so this one knows it and does not have it.
+	l.provider.queue = l.provider.newQueue(l.env.Site)
+	if l.rpc, err = l.in.Channel(); err != nil {
+		return err
+	}
+	l.rpcEnds = l.rpc.NotifyClose(make(chan *amqp.Error, 1))
+	return l.declareQueue(l.provider.queue)
+}
+
+// declareExchange makes an exchange unless it is there. It is never deleted by itself, as somebody may be about to bind to it.
+func (l *link) declareExchange(exchange string) error {
+	return l.rpc.ExchangeDeclare(exchange, amqp.ExchangeDirect, true, false, false, false, nil)
+}
+
+// declareQueue makes the queue unless it is there, and binds it. It is durable so that it is there
+// as soon as a server that was restarted takes frames, whoever is back first.
+func (l *link) declareQueue(queue string) error {
+	cfg := l.provider.cfg
+	if _, err := l.rpc.QueueDeclare(queue, true, false, false, false, amqp.Table{
+		amqp.QueueTypeArg:        amqp.QueueTypeClassic, // whatever the virtual host has for its default
+		amqp.QueueTTLArg:         cfg.QueueExpiry.Milliseconds(),
+		amqp.QueueMaxLenBytesArg: int64(cfg.QueueBytes),
+		amqp.QueueOverflowArg:    amqp.QueueOverflowDropHead,
+	}); err != nil {
+		return err
+	}
+	l.queue = queue
+	clear(l.bound)
+	for _, s := range l.env.Sites {
+		if err := l.bind(binding{l.provider.exchange(s), keyAll}); err != nil {
+			return err
+		}
+	}
+	return l.join()
+}
+
+// bind binds the queue, unless this link has done so.
+func (l *link) bind(b binding) error {
+	if l.bound[b] {
+		return nil
+	}
+	if err := l.rpc.QueueBind(l.queue, b.key, b.exchange, false, nil); err != nil {
+		return err
+	}
+	l.bound[b] = true
+	return nil
+}
+
+// join binds the queue to what SetMembers has told of: what is sent to this instance alone, and the exchange of every site
+// whose instances have turned up. An earlier stream's binding goes, so that who sends to that stream hears that nobody has it.
+func (l *link) join() error {
+	m := l.provider.members.Load()
+	if m == nil {
+		return nil
+	}
+	own := binding{l.provider.exchange(l.env.Site), keyOne(m.self)}
+	if err := l.bind(own); err != nil {
+		return err
+	}
+	for b := range l.bound {
+		if b.key == keyAll || b == own {
+			continue
+		}
+		if err := l.rpc.QueueUnbind(l.queue, b.key, b.exchange, nil); err != nil {
+			return err
+		}
+		delete(l.bound, b)
+	}
+	for _, s := range m.foreign {
+		b := binding{l.provider.exchange(s), keyAll}
+		if l.bound[b] {
+			continue
+		}
+		if err := l.declareExchange(b.exchange); err != nil {
+			return err
+		}
+		if err := l.bind(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// follow calls join whenever there is something new, until l ends.
+func (l *link) follow() {
+	for {
+		select {
+		case <-l.provider.changed:
+			if err := l.join(); err != nil {
+				l.fail(l.explain(subscribing, err))
+				return
+			}
+		case <-l.ctx.Done():
+			return
+		}
+	}
+}
+
+// subscribe makes the server send what is in the queue, to nobody but us. As long as it has not noticed that the connection before is
+// gone, or if a copy of this process has kept that one, it refuses; after a while we leave the queue to whoever has it.
+func (l *link) subscribe(ctx context.Context) (<-chan amqp.Delivery, error) {
+	for began := time.Now(); ; {
+		var err error
+		if l.consume, err = l.in.Channel(); err != nil {
+			return nil, err
+		}
+		l.consumeEnds = l.consume.NotifyClose(make(chan *amqp.Error, 1))
+		cancelled := l.consume.NotifyCancel(make(chan string, 1))
+		if err := l.consume.Qos(l.provider.cfg.prefetch(), 0, false); err != nil {
+			return nil, err
+		}
+		deliveries, err := l.consume.Consume(l.queue, consumer, false, true, false, false, nil)
+		if err == nil {
+			l.cancelled = cancelled
+			return deliveries, nil
+		}
+		if !refusedWith(err, amqp.AccessRefused) || !strings.Contains(err.Error(), "exclusive") {
+			return nil, err
+		}
+		if time.Since(began) >= takeOver {
+			began = time.Now()
+			l.provider.queue = l.provider.newQueue(l.env.Site)
+			if err := l.declareQueue(l.provider.queue); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		pause := time.NewTimer(lookAgain)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// refusedWith reports whether err is the server's refusal with this code.
+func refusedWith(err error, code int) bool {
+	e, ok := errors.AsType[*amqp.Error](err)
+	return ok && e.Server && e.Code == code
+}
