@@ -31,7 +31,6 @@ func harness(cfg Config) providertest.Harness {
 			Patience:   patience,
 			Cut:        func(i int) { relays[i].Cut() },
 			Heal:       func(i int) { relays[i].Heal() },
-			Restart:    func() { s.restart(tb) },
 			Broken:     func() provider.Provider { return newTest(tb, Config{URLs: []string{"amqp://127.0.0.1:1"}}) },
 			Silent: func() provider.Provider {
 				mute, err := net.Listen("tcp", "127.0.0.1:0") // the system accepts, and nobody answers
@@ -41,6 +40,9 @@ func harness(cfg Config) providertest.Harness {
 				tb.Cleanup(func() { mute.Close() })
 				return newTest(tb, Config{URLs: []string{"amqp://" + mute.Addr().String()}})
 			},
+		}
+		if cfg.Persistent { // the one claim that a restart proves; it takes seconds
+			network.Restart = func() { s.kill(); s.startAgain(tb) }
 		}
 		stranger := s.channel(tb)
 		network.Garbage = func(i int, b []byte) error {
@@ -83,19 +85,4 @@ func newTest(tb testing.TB, cfg Config) *Provider {
 	}
 	tb.Cleanup(func() { p.Close() })
 	return p
-}
-
-// channel returns a channel of a stranger's.
-func (b *broker) channel(tb testing.TB) *amqp.Channel {
-	tb.Helper()
-	c, err := amqp.Dial("amqp://" + b.address)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { c.Close() })
-	ch, err := c.Channel()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return ch
 }

@@ -51,12 +51,12 @@ func (p *Provider) connect(ctx context.Context, env provider.Env) (*link, error)
 	}
 	var err error
 	for range p.servers {
-		s := p.servers[p.turn%len(p.servers)]
+		s := p.servers[p.failed.Load()%uint64(len(p.servers))]
 		var l *link
 		if l, err = p.try(ctx, env, s); err == nil {
 			return l, nil
 		}
-		p.turn++
+		p.failed.Add(1)
 		if ctx.Err() != nil {
 			break
 		}

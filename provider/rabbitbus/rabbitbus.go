@@ -70,10 +70,9 @@ type Provider struct {
 	changed chan struct{} // holds one token while members may be newer than what the queue is bound to
 	own     ownTags
 	sent    atomic.Uint64 // calls of SendTo
+	failed  atomic.Uint64 // attempts to connect; chooses the server that is next
 
-	// Of connect alone, which runs once at a time.
-	turn  int    // which of servers is next
-	queue string // what the server keeps for this instance; the same from one link to the next. Empty before Start
+	queue string // of connect alone, which runs once at a time: what the server keeps for this instance; the same from one link to the next. Empty before Start
 }
 
 // members is what SetMembers said: who this instance is, and which streams belong to another site than its own.

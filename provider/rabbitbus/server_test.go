@@ -10,11 +10,15 @@ import (
 	"os/user"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 // A broker is a rabbitmq-server of the tests, in a folder and on ports of its own, with a port mapper of its own. It takes seconds to
@@ -192,10 +196,9 @@ func (b *broker) kill() {
 	}
 }
 
-// restart kills the server and starts it again.
-func (b *broker) restart(tb testing.TB) {
+// startAgain is start for tests that have killed the server.
+func (b *broker) startAgain(tb testing.TB) {
 	tb.Helper()
-	b.kill()
 	if err := b.start(); err != nil {
 		tb.Error(err)
 	}
@@ -221,9 +224,28 @@ func (b *broker) control(tb testing.TB, args ...string) string {
 	return string(out)
 }
 
-// url names the server, for a user and a virtual host.
-func (b *broker) url(user, password, vhost string) string {
-	return "amqp://" + user + ":" + password + "@" + b.address + "/" + vhost
+// url names the server.
+func (b *broker) url() string { return "amqp://" + b.address }
+
+// channel returns a channel of a stranger's, who may do everything.
+func (b *broker) channel(tb testing.TB) *amqp.Channel {
+	tb.Helper()
+	c, err := amqp.Dial(b.url())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { c.Close() })
+	ch, err := c.Channel()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return ch
+}
+
+// has reports whether there is a queue of this name. To ask for it over AMQP would count as its use.
+func (b *broker) has(tb testing.TB, queue string) bool {
+	tb.Helper()
+	return slices.Contains(strings.Fields(b.control(tb, "list_queues", "name")), queue)
 }
 
 // begin starts cmd on a thread that lives as long as this process: the system ends the other when the thread that began it ends.

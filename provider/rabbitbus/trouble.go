@@ -41,12 +41,18 @@ func explain(doing string, s *server, prefix string, err error) error {
 		return t
 	}
 	what, remedy := diagnose(s, prefix, err)
+	if remedy == "" { // the connection was closed without a word
+		remedy = "is the server up, and the network to it? " + triedAgain
+		if doing == connecting {
+			remedy = "see its log: it stops, has no room for connections, wants TLS there (amqps://), or is no RabbitMQ"
+		}
+	}
 	return &trouble{fmt.Sprintf("rabbit: %s %s: %s; %s", doing, s, what, remedy), err}
 }
 
 const triedAgain = "it is tried again while the instance runs"
 
-// diagnose returns what err means and what to do.
+// diagnose returns what err means and what to do, which is empty where the connection was closed without a word.
 func diagnose(s *server, prefix string, err error) (what, remedy string) {
 	if e, ok := errors.AsType[*amqp.Error](err); ok {
 		return diagnoseAMQP(s, prefix, e)
@@ -104,7 +110,7 @@ func diagnoseAMQP(s *server, prefix string, e *amqp.Error) (what, remedy string)
 	case e == amqp.ErrVhost, !e.Server && e.Code == amqp.FrameError && !has("EOF") && !has("connection reset") && !has("broken pipe") && !has("closed network"):
 		return "what it says is not AMQP 0-9-1: " + said, "correct host and port in URLs; for TLS it is amqps://"
 	case !e.Server:
-		return "the server closed the connection", "see its log: it stopped, has no room for connections, speaks TLS there (amqps://), or is no RabbitMQ"
+		return "the server closed the connection", ""
 	}
 	return said, "see the log of the server"
 }
