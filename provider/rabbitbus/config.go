@@ -125,10 +125,10 @@ func (c Config) withDefaults() (Config, []*server, error) {
 // receiveBytes is what may be on its way to this instance. Its queue has room for that, for as much that it sent itself, and for what is not paced.
 func (c Config) receiveBytes() int { return c.QueueBytes / 4 }
 
-// prefetch is how many frames the server sends ahead of their acknowledgement: as many as are paced, though it counts them
-// whatever their length.
+// prefetch is how many frames the server sends ahead of their acknowledgement, whatever their length: as many as are paced, but
+// enough for small ones to flow.
 func (c Config) prefetch() int {
-	return min(1024, max(2, c.receiveBytes()/(c.MaxFrameBytes+provider.FrameCharge)))
+	return min(1024, max(64, c.receiveBytes()/(c.MaxFrameBytes+provider.FrameCharge)))
 }
 
 // strange reports whether r has no place in a prefix. Patterns of permissions take some of them for something else.

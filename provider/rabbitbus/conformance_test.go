@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -24,14 +25,28 @@ func harness(cfg Config) providertest.Harness {
 		s := theBroker(tb)
 		cfg := cfg
 		cfg.Prefix = newPrefix()
+		stranger := s.channel(tb)
 		var relays []*providertest.Relay
 		var providers []*Provider
 		network := &providertest.Network{
 			FloodBytes: 24 << 20, // three times what a queue of 8 MiB and those who send ahead keep
-			Patience:   patience,
+			Patience:   20 * time.Second, // the server takes some of them to start
 			Cut:        func(i int) { relays[i].Cut() },
 			Heal:       func(i int) { relays[i].Heal() },
-			Broken:     func() provider.Provider { return newTest(tb, Config{URLs: []string{"amqp://127.0.0.1:1"}}) },
+			Garbage: func(i int, b []byte) error {
+				p := providers[i]
+				keys := []string{keyAll}
+				if m := p.members.Load(); m != nil {
+					keys = append(keys, keyOne(m.self))
+				}
+				for _, key := range keys {
+					if err := stranger.PublishWithContext(context.Background(), p.exchange(p.keeper.Env().Site), key, false, false, amqp.Publishing{Body: b}); err != nil {
+						return err
+					}
+				}
+				return nil
+			},
+			Broken: func() provider.Provider { return newTest(tb, Config{URLs: []string{"amqp://127.0.0.1:1"}}) },
 			Silent: func() provider.Provider {
 				mute, err := net.Listen("tcp", "127.0.0.1:0") // the system accepts, and nobody answers
 				if err != nil {
@@ -41,22 +56,9 @@ func harness(cfg Config) providertest.Harness {
 				return newTest(tb, Config{URLs: []string{"amqp://" + mute.Addr().String()}})
 			},
 		}
-		if cfg.Persistent { // the one claim that a restart proves; it takes seconds
+		if cfg.Persistent { // the one claim that a restart proves; what floods and cuts prove, they have proven without it
 			network.Restart = func() { s.kill(); s.startAgain(tb) }
-		}
-		stranger := s.channel(tb)
-		network.Garbage = func(i int, b []byte) error {
-			p := providers[i]
-			keys := []string{keyAll}
-			if m := p.members.Load(); m != nil {
-				keys = append(keys, keyOne(m.self))
-			}
-			for _, key := range keys {
-				if err := stranger.PublishWithContext(context.Background(), p.exchange(p.keeper.Env().Site), key, false, false, amqp.Publishing{Body: b}); err != nil {
-					return err
-				}
-			}
-			return nil
+			network.FloodBytes, network.Cut, network.Garbage = 2<<20, nil, nil
 		}
 		for range n {
 			r := providertest.NewRelay(tb, s.address)

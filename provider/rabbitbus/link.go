@@ -28,7 +28,7 @@ type link struct {
 	fail  context.CancelCauseFunc // ends it
 	tasks sync.WaitGroup
 
-	in, out *connection
+	in, out *amqp.Connection
 	rpc     *amqp.Channel // of in: declares and binds; of connect, and then of follow alone
 	consume *amqp.Channel // of in
 	publish *amqp.Channel // of out
@@ -173,7 +173,7 @@ func (l *link) leave(ctx context.Context) {
 // cut ends everything of l and waits for it.
 func (l *link) cut(why error) {
 	l.fail(why) // closes the sockets
-	for _, c := range []*connection{l.in, l.out} {
+	for _, c := range []*amqp.Connection{l.in, l.out} {
 		if c != nil {
 			c.CloseDeadline(time.Now()) // for those who wait inside the library
 		}

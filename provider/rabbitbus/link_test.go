@@ -1,8 +1,6 @@
 package rabbitbus
 
 import (
-	"bytes"
-	"net"
 	"slices"
 	"testing"
 	"time"
@@ -68,59 +66,6 @@ func TestOwnTags_AreForgottenSomeTimeAfterTheirLink(t *testing.T) {
 	o.use("d", now.Add(remember))
 	if tags := *o.tags.Load(); len(tags) != 2 {
 		t.Errorf("%v are kept, want d and c", tags)
-	}
-}
-
-// A pen is a socket that remembers what is written to it, and in how many pieces.
-type pen struct {
-	net.Conn
-	all    []byte
-	pieces int
-}
-
-func (p *pen) Write(b []byte) (int, error) {
-	p.all = append(p.all, b...)
-	p.pieces++
-	return len(b), nil
-}
-
-func TestCorked_WritesInFewPiecesAndInOrder(t *testing.T) {
-	var p pen
-	var want []byte
-	c := &corked{Conn: &p}
-	write := func(n, size int) {
-		for range n {
-			b := bytes.Repeat([]byte{byte(len(want))}, size)
-			want = append(want, b...)
-			if k, err := c.Write(b); k != size || err != nil {
-				t.Fatalf("Write of %d bytes: %d, %v", size, k, err)
-			}
-		}
-	}
-	write(2, 10)
-	if p.pieces != 2 {
-		t.Errorf("2 writes without a cork were %d pieces", p.pieces)
-	}
-	c.cork()
-	write(1000, 10)
-	if p.pieces != 2 {
-		t.Errorf("with a cork %d pieces were written", p.pieces-2)
-	}
-	write(100, 4000)
-	write(1, 3*corkBytes)
-	write(1, 10)
-	if cap(c.held) > 2*corkBytes {
-		t.Errorf("%d bytes are kept", cap(c.held))
-	}
-	if err := c.uncork(); err != nil {
-		t.Fatal(err)
-	}
-	write(1, 10)
-	if !bytes.Equal(p.all, want) {
-		t.Error("what was written is not what arrived")
-	}
-	if p.pieces > 20 {
-		t.Errorf("%d bytes were written in %d pieces", len(want), p.pieces)
 	}
 }
 

@@ -166,14 +166,7 @@ func (l *link) write() {
 }
 
 // put writes the frames of j, unless nobody waits for them any more.
-func (l *link) put(j *job) (err error) {
-	l.out.socket.cork()
-	defer func() {
-		if e := l.out.socket.uncork(); e != nil {
-			l.fail(l.explain(staying, e))
-			err = e
-		}
-	}()
+func (l *link) put(j *job) error {
 	mode := amqp.Transient
 	if l.provider.cfg.Persistent {
 		mode = amqp.Persistent

@@ -18,7 +18,7 @@ func (l *link) receive(deliveries <-chan amqp.Delivery) {
 	for d := range deliveries {
 		number := d.DeliveryTag
 		done := func() { l.acks.done(number) }
-		if !isFrame(&d) || d.AppId == l.tag || l.provider.own.has(d.AppId, time.Now()) {
+		if !isFrame(&d) || l.provider.own.has(d.AppId, time.Now()) {
 			done()
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -76,6 +77,8 @@ func diagnose(s *server, prefix string, err error) (what, remedy string) {
 		return "its certificate is not accepted: " + firstLine(certificate.Error()), "give TLS the authority that signed it (RootCAs), or its name (ServerName)"
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), isNet && timeout.Timeout():
 		return "no answer in time", "is the server up, is the network to it open, and does it speak AMQP 0-9-1 there?"
+	case errors.Is(err, net.ErrClosed), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "the server closed the connection", ""
 	}
 	return firstLine(err.Error()), triedAgain
 }
