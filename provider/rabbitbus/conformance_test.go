@@ -29,7 +29,7 @@ func harness(cfg Config) providertest.Harness {
 		var relays []*providertest.Relay
 		var providers []*Provider
 		network := &providertest.Network{
-			FloodBytes: 24 << 20, // three times what a queue of 8 MiB and those who send ahead keep
+			FloodBytes: 24 << 20,         // three times what a queue of 8 MiB and those who send ahead keep
 			Patience:   20 * time.Second, // the server takes some of them to start
 			Cut:        func(i int) { relays[i].Cut() },
 			Heal:       func(i int) { relays[i].Heal() },

@@ -46,9 +46,6 @@ type link struct {
 // connect makes a link that is subscribed. Each server is tried once; the next call begins with the next.
 func (p *Provider) connect(ctx context.Context, env provider.Env) (*link, error) {
 	env.ReceiveBuffer(p.cfg.receiveBytes())
-	if p.queue == "" {
-		p.queue = p.newQueue(env.Site)
-	}
 	var err error
 	for range p.servers {
 		s := p.servers[p.failed.Load()%uint64(len(p.servers))]
@@ -96,7 +93,7 @@ func (l *link) open(ctx context.Context) (err error) {
 	if l.in, err = l.server.dial(l.ctx, l.provider.cfg.TLS, title+" receives"); err != nil {
 		return l.explain(connecting, err)
 	}
-	if err := l.declare(); err != nil {
+	if err := l.declareExchanges(); err != nil {
 		return l.explain(subscribing, err)
 	}
 	if err := l.openPublish(); err != nil {
@@ -105,10 +102,21 @@ func (l *link) open(ctx context.Context) (err error) {
 	if err := l.probe(ctx); err != nil {
 		return err
 	}
+	queue := l.provider.queue
+	if queue == "" {
+		queue = l.provider.newQueue(l.env.Site)
+	}
+	// To find the queue of the link before saves what has waited in it. Whatever is wrong with it (its node of a cluster is down, it
+	// has crashed, a copy of this process has it), the next attempt is for another one.
+	l.provider.queue = ""
+	if err := l.declareQueue(queue); err != nil {
+		return l.explain(subscribing, err)
+	}
 	deliveries, err := l.subscribe(ctx)
 	if err != nil {
 		return l.explain(subscribing, err)
 	}
+	l.provider.queue = queue
 	l.provider.own.use(l.tag, time.Now())
 	l.endWith(staying, l.in.NotifyClose(make(chan *amqp.Error, 1)))
 	l.endWith(subscribing, l.rpcEnds)

@@ -89,7 +89,7 @@ func (l *link) probe(ctx context.Context) error {
 	return err
 }
 
-// send sends frames and waits until the server has confirmed all of them, has said that it takes nothing, or is gone.
+// send sends frames and waits until the server has answered all of them, has said that it takes nothing, or is gone.
 func (l *link) send(ctx context.Context, to binding, id string, frames [][]byte) error {
 	raised := l.alarm.raised()
 	if err := l.alarm.err(); err != nil {
@@ -126,24 +126,23 @@ func (l *link) send(ctx context.Context, to binding, id string, frames [][]byte)
 		return err
 	}
 	if j.err != nil {
-		return l.why(ctx, j.err)
+		return l.why(ctx)
 	}
 	for _, c := range j.confirms {
 		if err := await(c.Done()); err != nil {
 			return err
 		}
-		if !c.Acked() {
-			return l.why(ctx, errRefused)
+		// Where one of many queues cannot take it the server says no, though all others have it. That is no reason to
+		// send it again and again; who has that queue will ask for it.
+		if !c.Acked() && l.publish.IsClosed() {
+			return l.why(ctx)
 		}
 	}
 	return nil
 }
 
-// why says why frames are not confirmed. If the channel or the connection has ended, the link is about to, with the reason.
-func (l *link) why(ctx context.Context, err error) error {
-	if !l.publish.IsClosed() {
-		return l.explain(publishing, err)
-	}
+// why says why the channel has ended, as the link is about to with the same reason.
+func (l *link) why(ctx context.Context) error {
 	select {
 	case <-l.ctx.Done():
 		return context.Cause(l.ctx)

@@ -2,6 +2,7 @@ package rabbitbus
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -129,19 +130,64 @@ func TestQueue_IsMadeAgain(t *testing.T) {
 	}
 }
 
-// Of two that want the same queue, as the copies of one process do, each gets one.
+// An instance whose queue another connection has, as a copy of its process may, takes another one.
 func TestQueue_IsLeftToWhoHasIt(t *testing.T) {
 	s := theBroker(t)
-	cfg := Config{URLs: []string{s.url()}, Prefix: newPrefix()}
-	a := providertest.Start(t, newTest(t, cfg))
-	copied := newTest(t, cfg)
-	copied.queue = queueOf(a)
-	b := providertest.Start(t, copied)
-	if queueOf(a) == queueOf(b) {
-		t.Fatalf("both have %q", queueOf(a))
+	ways, a, b := pair(t, s, Config{})
+	hears(t, a, b, "at first")
+	queue := queueOf(b)
+	ways[1].Cut()
+	if !eventually(func() bool { // the server notices that b is gone
+		_, err := s.channel(t).Consume(queue, "", false, true, false, false, nil)
+		return err == nil
+	}) {
+		t.Fatal("nobody can take the queue")
 	}
-	hears(t, a, b, "to the second")
-	hears(t, b, a, "to the first")
+	ways[1].Heal()
+	hears(t, a, b, "with another queue")
+	if now := queueOf(b); now == queue {
+		t.Errorf("both have %q", now)
+	}
+}
+
+// A queue that cannot take a frame, as when it has crashed or its node of a cluster is down, is one instance's trouble. The server then says no to who sent it.
+func TestSend_DoesNotFailForOneQueue(t *testing.T) {
+	s := theBroker(t)
+	ways, a, b := pair(t, s, Config{})
+	hears(t, a, b, "at first")
+	c := providertest.Start(t, newTest(t, Config{URLs: []string{s.url()}, Prefix: a.Provider.(*Provider).cfg.Prefix}))
+	queue := queueOf(b)
+	ways[1].Cut()
+	// More often than its supervisor starts it again.
+	s.control(t, "eval", `
+		Name = rabbit_misc:r(<<"/">>, queue, <<"`+queue+`">>),
+		[case rabbit_amqqueue:lookup(Name) of {ok, Q} -> exit(amqqueue:get_pid(Q), kill), timer:sleep(20); _ -> ok end || _ <- lists:seq(1, 12)].`)
+	for i := range 3 {
+		f := fmt.Appendf(nil, "while a queue is broken, %d", i)
+		if err := a.Provider.Send(t.Context(), [][]byte{f}); err != nil {
+			t.Errorf("Send: %v", err)
+		}
+		if !c.Heard(f, patience) {
+			t.Error("those whose queues are whole do not hear it")
+		}
+	}
+}
+
+// Who sends to a stream that an instance has given up hears that nobody has it.
+func TestSendTo_AnEarlierStream(t *testing.T) {
+	s := theBroker(t)
+	_, a, b := pair(t, s, Config{})
+	earlier := b.Stream()
+	send := func() error {
+		return a.Provider.(provider.Unicaster).SendTo(t.Context(), earlier, [][]byte{[]byte("to an earlier stream")})
+	}
+	if !eventually(func() bool { return send() == nil }) {
+		t.Fatal("it cannot be reached")
+	}
+	b.Provider.(*Provider).SetMembers(provider.Members{Self: a.Stream()}) // any other
+	if !eventually(func() bool { return errors.Is(send(), provider.ErrUnreachable) }) {
+		t.Error("the earlier stream can still be reached")
+	}
 }
 
 // Instances of another site are heard, and can be answered, when they are among those accepted or have turned up.

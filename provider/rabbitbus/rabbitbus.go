@@ -33,7 +33,8 @@
 //
 // A frame is a message of [Config.MaxFrameBytes] at most, and 1 MiB in any case. Whoever may write to the
 // exchange makes every instance receive what he sends; the Broker's seals see to it that it does no harm, permissions that
-// he cannot. The queue of an instance is at one node of a cluster. When that node is down the instance connects to another and begins a new queue there.
+// he cannot. The queue of an instance is at one node of a cluster. When that node is down the instance connects to another and begins a new queue there. That a
+// queue is out of reach, or has crashed, is no reason for Send to fail, which would be one for all; whoever has it, misses the frame and asks for it.
 //
 // # Requirements
 //
@@ -72,7 +73,7 @@ type Provider struct {
 	sent    atomic.Uint64 // calls of SendTo
 	failed  atomic.Uint64 // attempts to connect; chooses the server that is next
 
-	queue string // of connect alone, which runs once at a time: what the server keeps for this instance; the same from one link to the next. Empty before Start
+	queue string // of connect alone, which runs once at a time: what the server keeps for this instance; the same from one link to the next, as long as it can be had. Empty: a new one
 }
 
 // members is what SetMembers said: who this instance is, and which streams belong to another site than its own.

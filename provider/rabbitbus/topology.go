@@ -18,8 +18,8 @@ const (
 	keyProbe = "probe" // of what is sent to nobody
 	consumer = "carillon"
 
-	takeOver  = time.Second           // how long another connection may hold our queue before we take another one
-	lookAgain = 20 * time.Millisecond // whether it still does
+	inUseFor  = time.Second           // how long another connection may still have our queue
+	lookAgain = 20 * time.Millisecond // whether it still has
 )
 
 // keyOne is the key of what is sent to one instance alone.
@@ -38,8 +38,8 @@ func (p *Provider) newQueue(s site.ID) string {
 	return p.exchange(s) + "." + hex.EncodeToString(b[:])
 }
 
-// declare makes sure that the server has exchanges and a queue, with the bindings that are wanted from the beginning.
-func (l *link) declare() (err error) {
+// declareExchanges makes sure that the exchanges of all sites are there.
+func (l *link) declareExchanges() (err error) {
 	if l.rpc, err = l.in.Channel(); err != nil {
 		return err
 	}
@@ -49,16 +49,7 @@ func (l *link) declare() (err error) {
 			return err
 		}
 	}
-	if err = l.declareQueue(l.provider.queue); !refusedWith(err, amqp.NotFound) {
-		return err
-	}
-	// The queue is on a node of the cluster that is down, so this one knows it and does not have it.
-	l.provider.queue = l.provider.newQueue(l.env.Site)
-	if l.rpc, err = l.in.Channel(); err != nil {
-		return err
-	}
-	l.rpcEnds = l.rpc.NotifyClose(make(chan *amqp.Error, 1))
-	return l.declareQueue(l.provider.queue)
+	return nil
 }
 
 // declareExchange makes an exchange unless it is there. It is never deleted by itself, as somebody may be about to bind to it.
@@ -79,7 +70,6 @@ func (l *link) declareQueue(queue string) error {
 		return err
 	}
 	l.queue = queue
-	clear(l.bound)
 	for _, s := range l.env.Sites {
 		if err := l.bind(binding{l.provider.exchange(s), keyAll}); err != nil {
 			return err
@@ -150,8 +140,8 @@ func (l *link) follow() {
 	}
 }
 
-// subscribe makes the server send what is in the queue, to nobody but us. As long as it has not noticed that the connection before is
-// gone, or if a copy of this process has kept that one, it refuses; after a while we leave the queue to whoever has it.
+// subscribe makes the server send what is in the queue, to nobody but us. It refuses until it has noticed that the connection before is
+// gone, for which it gets some time.
 func (l *link) subscribe(ctx context.Context) (<-chan amqp.Delivery, error) {
 	for began := time.Now(); ; {
 		var err error
@@ -159,25 +149,13 @@ func (l *link) subscribe(ctx context.Context) (<-chan amqp.Delivery, error) {
 			return nil, err
 		}
 		l.consumeEnds = l.consume.NotifyClose(make(chan *amqp.Error, 1))
-		cancelled := l.consume.NotifyCancel(make(chan string, 1))
+		l.cancelled = l.consume.NotifyCancel(make(chan string, 1))
 		if err := l.consume.Qos(l.provider.cfg.prefetch(), 0, false); err != nil {
 			return nil, err
 		}
 		deliveries, err := l.consume.Consume(l.queue, consumer, false, true, false, false, nil)
-		if err == nil {
-			l.cancelled = cancelled
-			return deliveries, nil
-		}
-		if !refusedWith(err, amqp.AccessRefused) || !strings.Contains(err.Error(), "exclusive") {
-			return nil, err
-		}
-		if time.Since(began) >= takeOver {
-			began = time.Now()
-			l.provider.queue = l.provider.newQueue(l.env.Site)
-			if err := l.declareQueue(l.provider.queue); err != nil {
-				return nil, err
-			}
-			continue
+		if err == nil || !isInUse(err) || time.Since(began) >= inUseFor {
+			return deliveries, err
 		}
 		pause := time.NewTimer(lookAgain)
 		select {
@@ -189,8 +167,8 @@ func (l *link) subscribe(ctx context.Context) (<-chan amqp.Delivery, error) {
 	}
 }
 
-// refusedWith reports whether err is the server's refusal with this code.
-func refusedWith(err error, code int) bool {
+// isInUse reports whether err is the server's refusal of a queue that another connection has.
+func isInUse(err error) bool {
 	e, ok := errors.AsType[*amqp.Error](err)
-	return ok && e.Server && e.Code == code
+	return ok && e.Server && e.Code == amqp.AccessRefused && strings.Contains(e.Reason, "exclusive")
 }

@@ -31,10 +31,7 @@ const (
 	staying     = "stay connected to"
 )
 
-var (
-	errQueueGone = errors.New("somebody deleted the queue of this instance")
-	errRefused   = errors.New("it did not take a message")
-)
+var errQueueGone = errors.New("somebody deleted the queue of this instance")
 
 // explain says what went wrong at a server and what to do about it. It repeats nothing that may hold a secret.
 func explain(doing string, s *server, prefix string, err error) error {
@@ -65,8 +62,6 @@ func diagnose(s *server, prefix string, err error) (what, remedy string) {
 	switch {
 	case errors.Is(err, errQueueGone):
 		return err.Error(), "it is made anew; if that goes on, see who deletes queues there"
-	case errors.Is(err, errRefused):
-		return err.Error(), "see its log"
 	case isDNS && unknown.IsNotFound:
 		return fmt.Sprintf("the host %q is not known", unknown.Name), "correct the host in URLs, or the name server"
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -93,7 +88,7 @@ func diagnoseAMQP(s *server, prefix string, e *amqp.Error) (what, remedy string)
 	case errors.Is(e, amqp.ErrCredentials):
 		return fmt.Sprintf("it refuses the user %q or the password", s.user), "correct them in URLs, special characters percent-encoded; guest may come from the server's own machine only"
 	case e.Code == amqp.AccessRefused && has("exclusive"):
-		return "another connection has the queue of this instance", triedAgain
+		return "another connection has the queue of this instance", "another one is made"
 	case e.Code == amqp.AccessRefused && e.Server, e.Code == amqp.NotAllowed && has("refused for user") && !has("limit"):
 		return "the user lacks a right: " + said, grant
 	case e.Code == amqp.NotAllowed && has("not found"):

@@ -270,7 +270,7 @@ func TestExplain_IsOneLine(t *testing.T) {
 		&amqp.Error{Code: amqp.NotAllowed, Reason: "NOT_ALLOWED - access to vhost 'v' refused for user 'app': connection limit (1) is reached", Server: true},
 		&amqp.Error{Code: amqp.PreconditionFailed, Reason: "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: 1800000 ms", Server: true},
 		&amqp.Error{Code: amqp.FrameError, Reason: "read tcp 1->2: i/o timeout"},
-		amqp.ErrVhost, context.DeadlineExceeded, errQueueGone, errRefused, io.ErrUnexpectedEOF,
+		amqp.ErrVhost, context.DeadlineExceeded, errQueueGone, io.ErrUnexpectedEOF,
 	} {
 		line := explain(staying, servers[0], "carillon", err)
 		if s := line.Error(); strings.Contains(s, "\n") || !strings.HasPrefix(s, "rabbit: stay connected to amqp://10.0.0.7:5672/v: ") || !strings.Contains(s, "; ") {
