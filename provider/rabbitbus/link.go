@@ -102,21 +102,10 @@ func (l *link) open(ctx context.Context) (err error) {
 	if err := l.probe(ctx); err != nil {
 		return err
 	}
-	queue := l.provider.queue
-	if queue == "" {
-		queue = l.provider.newQueue(l.env.Site)
-	}
-	// To find the queue of the link before saves what has waited in it. Whatever is wrong with it (its node of a cluster is down, it
-	// has crashed, a copy of this process has it), the next attempt is for another one.
-	l.provider.queue = ""
-	if err := l.declareQueue(queue); err != nil {
-		return l.explain(subscribing, err)
-	}
-	deliveries, err := l.subscribe(ctx)
+	deliveries, err := l.listen(ctx)
 	if err != nil {
 		return l.explain(subscribing, err)
 	}
-	l.provider.queue = queue
 	l.provider.own.use(l.tag, time.Now())
 	l.endWith(staying, l.in.NotifyClose(make(chan *amqp.Error, 1)))
 	l.endWith(subscribing, l.rpcEnds)

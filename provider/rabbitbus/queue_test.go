@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,6 +83,19 @@ func TestQueue_GoesWithItsInstance(t *testing.T) {
 	}
 }
 
+// What the Broker is done with is acknowledged.
+func TestQueue_IsEmptyWhenAllIsDone(t *testing.T) {
+	s := theBroker(t)
+	_, a, b := pair(t, s, Config{})
+	for i := range 10 {
+		hears(t, a, b, fmt.Sprint("number ", i))
+	}
+	queue := queueOf(b)
+	if !eventually(func() bool { return strings.Contains(s.control(t, "list_queues", "name", "messages"), queue+"\t0\n") }) {
+		t.Errorf("something is not acknowledged: %s", s.control(t, "list_queues", "name", "messages", "messages_unacknowledged"))
+	}
+}
+
 // A queue that is full loses what is oldest, and whoever is there again is told and hears the rest.
 func TestQueue_DropsTheOldestWhenItIsFull(t *testing.T) {
 	const size, frames = 8 << 10, 1000
@@ -136,11 +150,15 @@ func TestQueue_IsLeftToWhoHasIt(t *testing.T) {
 	ways, a, b := pair(t, s, Config{})
 	hears(t, a, b, "at first")
 	queue := queueOf(b)
+	take := func() error {
+		_, err := s.channel(t).Consume(queue, "", false, false, false, false, nil)
+		return err
+	}
+	if err := take(); !isInUse(err) {
+		t.Errorf("another connection takes from a queue that is in use: %v", err)
+	}
 	ways[1].Cut()
-	if !eventually(func() bool { // the server notices that b is gone
-		_, err := s.channel(t).Consume(queue, "", false, true, false, false, nil)
-		return err == nil
-	}) {
+	if !eventually(func() bool { return take() == nil }) { // when the server has noticed that b is gone
 		t.Fatal("nobody can take the queue")
 	}
 	ways[1].Heal()

@@ -57,6 +57,28 @@ func (l *link) declareExchange(exchange string) error {
 	return l.rpc.ExchangeDeclare(exchange, amqp.ExchangeDirect, true, false, false, false, nil)
 }
 
+// listen gives l a queue and returns what arrives in it. To have that of the link before saves what has waited in it. Whatever is wrong with that one (its
+// node of a cluster is down, it has crashed, a copy of this process has it), the next attempt is for another one.
+func (l *link) listen(ctx context.Context) (deliveries <-chan amqp.Delivery, err error) {
+	queue := l.provider.queue
+	if queue == "" {
+		queue = l.provider.newQueue(l.env.Site)
+	}
+	l.provider.queue = ""
+	if err = l.declareQueue(queue); err == nil {
+		deliveries, err = l.subscribe(ctx)
+	}
+	if err != nil {
+		// Best effort, and not if another connection has it; it expires. The failure has ended the channel.
+		if ch, err := l.in.Channel(); err == nil {
+			ch.QueueDelete(queue, true, false, false)
+		}
+		return nil, err
+	}
+	l.provider.queue = queue
+	return deliveries, nil
+}
+
 // declareQueue makes the queue unless it is there, and binds it. It is durable so that it is there
 // as soon as a server that was restarted takes frames, whoever is back first.
 func (l *link) declareQueue(queue string) error {

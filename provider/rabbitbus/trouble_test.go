@@ -68,6 +68,10 @@ func TestRights(t *testing.T) {
 	refusal(t, cfg("app", secret, "/other"), `no virtual host "other"`, "add_vhost")
 	refusal(t, cfg("app", secret+"-wrong", ""), `refuses the user "app" or the password`, "correct them")
 
+	if queues := s.control(t, "list_queues", "name"); strings.Contains(queues, prefix+".") {
+		t.Errorf("who did not start has left a queue behind: %s", queues)
+	}
+
 	a, b := providertest.Start(t, newTest(t, cfg("app", secret, ""))), providertest.Start(t, newTest(t, cfg("app", secret, "")))
 	providertest.Introduce(a, b)
 	hears(t, a, b, "with the rights of the documentation")
@@ -106,12 +110,14 @@ func TestAlarm(t *testing.T) {
 	}()
 	takesNothing := func(e *providertest.Endpoint) {
 		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
 		var err error
 		if !eventually(func() bool {
-			err = e.Provider.Send(t.Context(), [][]byte{[]byte("while it is short of memory")})
+			err = e.Provider.Send(ctx, [][]byte{[]byte("while it is short of memory")})
 			return err != nil
 		}) || !strings.Contains(err.Error(), "low on memory") || !strings.Contains(err.Error(), "vm_memory_high_watermark") {
-			t.Errorf("Send while the server is short of memory: %v", err)
+			t.Fatalf("Send while the server is short of memory: %v", err)
 		}
 	}
 	takesNothing(a)
