@@ -90,7 +90,7 @@ func (s *server) stranger(tb testing.TB, clientID string) *paho.Client {
 
 // A server that keeps sessions on its disk, so that what waits in them outlives an orderly restart.
 func TestProvider_KeepsTheContract(t *testing.T) {
-	s := startServer(t, "persistence true")
+	s := startServer(t, "persistence true", "set_tcp_nodelay true")
 	providertest.Run(t, harness(s, Config{Durable: true}))
 }
 

@@ -39,12 +39,25 @@ type conn struct {
 func newConn(c, under net.Conn, limit int) *conn {
 	w := &conn{
 		Conn: c, under: under,
-		guard: guard{from: bufio.NewReaderSize(c, readBuffer), limit: limit},
+		guard: guard{from: bufio.NewReaderSize(promptReader{c, acknowledger(under)}, readBuffer), limit: limit},
 		wake:  make(chan struct{}, 1),
 		sent:  make(chan struct{}),
 	}
 	go w.send()
 	return w
+}
+
+// A promptReader acknowledges what it has read.
+type promptReader struct {
+	net.Conn
+	acknowledge func()
+}
+
+// Read implements [io.Reader].
+func (r promptReader) Read(b []byte) (int, error) {
+	n, err := r.Conn.Read(b)
+	r.acknowledge()
+	return n, err
 }
 
 // Read implements [net.Conn].

@@ -3,6 +3,7 @@ package mqttbus
 import (
 	"bufio"
 	"fmt"
+	"io"
 
 	"github.com/eclipse/paho.golang/packets"
 )
@@ -67,6 +68,9 @@ func (g *guard) next() error {
 			return fmt.Errorf("what the server sends is no MQTT: a length of more than four bytes")
 		}
 		b, err := g.from.ReadByte()
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
 		if err != nil {
 			return err
 		}
