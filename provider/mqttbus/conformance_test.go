@@ -76,13 +76,17 @@ func harness(s *server, cfg Config) providertest.Harness {
 // stranger returns a client of its own, with a name or without, that the test ends.
 func (s *server) stranger(tb testing.TB, clientID string) *paho.Client {
 	tb.Helper()
-	c, err := net.Dial("tcp", s.address)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	client := paho.NewClient(paho.ClientConfig{Conn: c})
-	if _, err := client.Connect(tb.Context(), &paho.Connect{ClientID: clientID, CleanStart: true, KeepAlive: 30}); err != nil {
-		tb.Fatal(err)
+	var client *paho.Client
+	if !eventually(func() bool { // there may be no room yet after another one
+		c, err := net.Dial("tcp", s.address)
+		if err != nil {
+			return false
+		}
+		client = paho.NewClient(paho.ClientConfig{Conn: c})
+		_, err = client.Connect(tb.Context(), &paho.Connect{ClientID: clientID, CleanStart: true, KeepAlive: 30})
+		return err == nil
+	}) {
+		tb.Fatalf("a client cannot connect to %s: %s", s.address, s.said())
 	}
 	tb.Cleanup(func() { client.Disconnect(new(paho.Disconnect)) })
 	return client

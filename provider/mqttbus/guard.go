@@ -52,20 +52,20 @@ func (g *guard) next() error {
 	switch kind {
 	case packets.PUBLISH:
 		if qos := flags >> 1 & 3; qos > 1 {
-			return fmt.Errorf("the server sends a message with QoS %d, where 1 was asked for", qos)
+			return fmt.Errorf("%w: a message with QoS %d", errStrange, qos)
 		}
 	case packets.CONNACK, packets.PUBACK, packets.SUBACK, packets.UNSUBACK, packets.PINGRESP, packets.DISCONNECT:
 		if flags != 0 {
-			return fmt.Errorf("what the server sends is no MQTT: a packet that begins with 0x%02x", first)
+			return fmt.Errorf("%w: a packet that begins with 0x%02x", errStrange, first)
 		}
 	default:
-		return fmt.Errorf("what the server sends is no MQTT, or not asked for: a packet that begins with 0x%02x", first)
+		return fmt.Errorf("%w: a packet that begins with 0x%02x", errStrange, first)
 	}
 	header := append(g.header[:0], first)
 	length := 0
 	for shift := 0; ; shift += 7 {
 		if shift > 21 {
-			return fmt.Errorf("what the server sends is no MQTT: a length of more than four bytes")
+			return fmt.Errorf("%w: a length of more than four bytes", errStrange)
 		}
 		b, err := g.from.ReadByte()
 		if err == io.EOF {
@@ -84,7 +84,7 @@ func (g *guard) next() error {
 		return errOld // MQTT 5 has three bytes at least
 	}
 	if length > g.limit {
-		return fmt.Errorf("the server sends a packet of %d bytes, though it was told that %d is the most", length, g.limit)
+		return fmt.Errorf("%w: a packet of %d bytes, though it was told that %d are the most", errStrange, length, g.limit)
 	}
 	g.pending, g.left = header, length
 	return nil

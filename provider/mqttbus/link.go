@@ -14,6 +14,7 @@ import (
 
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
+	"github.com/eclipse/paho.golang/paho/session"
 
 	"github.com/carillon-go/carillon/provider"
 )
@@ -106,6 +107,13 @@ func (p *Provider) connectTo(ctx context.Context, env provider.Env, e endpoint) 
 		return nil, l.explain(connecting, l.why(ctx, err))
 	}
 	if err := l.settle(ctx, answer); err != nil {
+		if errors.Is(err, errLost) || errors.Is(err, paho.ErrConnectionLost) || errors.Is(err, session.ErrNoConnection) {
+			select {
+			case why := <-l.ended:
+				err = l.explain(connecting, why)
+			case <-ctx.Done():
+			}
+		}
 		l.leave(p.begun) // a session that others send to already is worth keeping
 		return nil, err
 	}

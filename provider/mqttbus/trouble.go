@@ -50,8 +50,11 @@ const (
 	staying     = "stay connected to"
 )
 
-// errOld is found by the guard.
-var errOld = errors.New("an answer of MQTT 3.1.1")
+// What the guard finds.
+var (
+	errOld     = errors.New("an answer of MQTT 3.1.1")
+	errStrange = errors.New("what the server sends is no MQTT, or was not asked for")
+)
 
 // trouble says what went wrong at the server and what to do about it.
 func (l *link) trouble(doing, what, remedy string, err error) error {
@@ -83,6 +86,8 @@ func (l *link) diagnose(doing string, err error) (what, remedy string) {
 		return l.diagnoseReason(doing, said)
 	case errors.Is(err, errOld):
 		return tooOld, upgrade
+	case errors.Is(err, errStrange):
+		return firstLine(err.Error()), "correct host and port in the URL: is it an MQTT server, and one without TLS if the URL begins with mqtt://?"
 	case errors.As(err, &unknown) && unknown.IsNotFound:
 		return fmt.Sprintf("the host %q is not known", unknown.Name), "correct the host in the URL, or the name server"
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -100,10 +105,14 @@ func (l *link) diagnose(doing string, err error) (what, remedy string) {
 	case errors.Is(err, context.Canceled):
 		return "interrupted", "nothing needs to be done"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
-		if doing == connecting {
-			return "the server closed the connection", "see its log: it may speak no MQTT 5, want TLS (mqtts://), or have no room (max_connections)"
+		remedy = "see its log"
+		switch {
+		case doing == connecting && l.server.tls:
+			remedy += ": it may not speak TLS there (mqtt://), no MQTT 5, or have no room (max_connections)"
+		case doing == connecting:
+			remedy += ": it may want TLS (mqtts://), speak no MQTT 5, or have no room (max_connections)"
 		}
-		return "the server closed the connection", "see its log"
+		return "the server closed the connection", remedy
 	}
 	return firstLine(err.Error()), "it is tried again while the instance runs"
 }
