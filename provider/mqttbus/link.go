@@ -46,6 +46,7 @@ type link struct {
 	conn   *conn
 	client *paho.Client
 	flight *inFlight
+	began  time.Time
 	ended  chan error // receives why the connection ended
 
 	mark  []byte // is in the message that tries the rights
@@ -77,7 +78,8 @@ func (p *Provider) connectTo(ctx context.Context, env provider.Env, e endpoint) 
 	if p.clientID == "" {
 		p.clientID = newClientID()
 	}
-	l := &link{p: p, env: env, server: e, flight: newInFlight(), ended: make(chan error, 1), mark: make([]byte, 16), heard: make(chan struct{})}
+	l := &link{p: p, env: env, server: e, began: time.Now(), ended: make(chan error, 1), mark: make([]byte, 16), heard: make(chan struct{})}
+	l.flight = newInFlight(l.end)
 	rand.Read(l.mark)
 	hello, err := l.hello(ctx)
 	if err != nil {
@@ -90,11 +92,11 @@ func (p *Provider) connectTo(ctx context.Context, env provider.Env, e endpoint) 
 		Conn:               l.conn,
 		Session:            l.flight,
 		AuthHandler:        noAuth{},
-		PingHandler:        &pinger{paho.NewDefaultPinger(), p.keepAlive},
+		PingHandler:        &pinger{paho.NewDefaultPinger(), p.keepAlive, l.end},
 		PacketTimeout:      answerWithin,
 		OnPublishReceived:  []func(paho.PublishReceived) (bool, error){l.arrived},
 		OnClientError:      l.end,
-		OnServerDisconnect: func(d *paho.Disconnect) { l.end(refusalOfDisconnect(d)) },
+		OnServerDisconnect: func(*paho.Disconnect) {}, // flight has told
 	})
 	answer, err := l.client.Connect(ctx, hello)
 	if answer != nil && answer.ReasonCode != packets.ConnackSuccess {
@@ -365,7 +367,7 @@ func (l *link) arrived(m paho.PublishReceived) (bool, error) {
 	return true, nil
 }
 
-// end remembers why the connection ended. What paho says later is of no interest.
+// end remembers why the connection ended. It is told by who knows first; what paho says later is of no interest.
 func (l *link) end(err error) {
 	select {
 	case l.ended <- err:
@@ -378,10 +380,7 @@ func (l *link) Wait(ctx context.Context) error {
 	for {
 		select {
 		case err := <-l.ended:
-			var r *refusal
-			if errors.As(err, &r) && r.code == packets.DisconnectSessionTakenOver {
-				l.p.clientID, l.p.begun = "", false // or the two would drive each other out for ever
-			}
+			l.mayRename(err)
 			return l.explain(staying, err)
 		case <-l.p.changed:
 			if err := l.follow(ctx, false); err != nil {
@@ -390,6 +389,29 @@ func (l *link) Wait(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+// mayRename sees to it that another name is taken for the next connection, if somebody else has this one, such as a copy of this process. Otherwise the two
+// would drive each other out for ever. Mosquitto gives no reason when it ends the connection of the one that was there first: so several that are
+// ended without a word soon after they were made count as much.
+func (l *link) mayRename(err error) {
+	const (
+		soon = 10 * time.Second
+		most = 3
+	)
+	p := l.p
+	var r *refusal
+	switch {
+	case errors.As(err, &r) && r.code == packets.DisconnectSessionTakenOver:
+		p.cutShort = most
+	case isClosed(err) && time.Since(l.began) < soon:
+		p.cutShort++
+	default:
+		p.cutShort = 0
+	}
+	if p.cutShort >= most {
+		p.clientID, p.begun, p.cutShort = "", false, 0
 	}
 }
 
@@ -411,10 +433,14 @@ type noAuth struct{}
 func (noAuth) Authenticate(*paho.Auth) *paho.Auth { return new(paho.Auth) }
 func (noAuth) Authenticated()                     {}
 
+// errSilent ends a connection over which nothing comes.
+var errSilent = fmt.Errorf("the server is silent: %w", context.DeadlineExceeded)
+
 // A pinger asks at least as often as this client wants to, also where the server would be content with less.
 type pinger struct {
 	*paho.DefaultPinger
-	most time.Duration
+	most  time.Duration
+	ended func(error) // is told when there was no answer
 }
 
 // Run implements [paho.Pinger].
@@ -423,5 +449,9 @@ func (p *pinger) Run(ctx context.Context, c net.Conn, seconds uint16) error {
 	if seconds == 0 || seconds > most {
 		seconds = most
 	}
-	return p.DefaultPinger.Run(ctx, c, seconds)
+	err := p.DefaultPinger.Run(ctx, c, seconds)
+	if err != nil {
+		p.ended(errSilent)
+	}
+	return err
 }

@@ -72,6 +72,7 @@ type Provider struct {
 	turn     int             // of the endpoint that is tried first
 	clientID string          // of the session at the server; empty: a new one is to be made
 	begun    bool            // there was a link
+	cutShort int             // connections in a row that were ended soon, without a word
 	topics   map[string]bool // what the session is subscribed to, as far as is known
 
 	keepAlive, readingWithin time.Duration // as the constants, but in tests

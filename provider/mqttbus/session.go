@@ -23,6 +23,7 @@ var _ session.SessionManager = (*inFlight)(nil)
 type inFlight struct {
 	quota chan struct{} // holds a token for each message that the server would take now; made by ConAckReceived
 	lost  chan struct{} // closed when the connection is
+	said  func(error)   // is told what the server said when it ended the connection
 
 	mu       sync.Mutex // guards the fields below, and the order in which acknowledgements are written
 	conn     io.Writer  // nil: not connected yet, or no more
@@ -51,8 +52,8 @@ type receipt struct {
 	taken bool
 }
 
-func newInFlight() *inFlight {
-	return &inFlight{lost: make(chan struct{}), waiting: make(map[uint16]waiter)}
+func newInFlight(said func(error)) *inFlight {
+	return &inFlight{lost: make(chan struct{}), said: said, waiting: make(map[uint16]waiter)}
 }
 
 // ConAckReceived implements [session.SessionManager].
@@ -75,7 +76,10 @@ func (s *inFlight) ConAckReceived(conn io.Writer, _ *packets.Connect, answer *pa
 }
 
 // ConnectionLost implements [session.SessionManager]. Who waits for an answer gets none.
-func (s *inFlight) ConnectionLost(*packets.Disconnect) error {
+func (s *inFlight) ConnectionLost(goodbye *packets.Disconnect) error {
+	if goodbye != nil {
+		s.said(&refusal{goodbye.ReasonCode, goodbye.Properties.ReasonString})
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conn == nil {

@@ -15,7 +15,7 @@ import (
 // connected returns an inFlight whose server takes so many messages at once, and what was written to it.
 func connected(tb testing.TB, receiveMaximum uint16) (*inFlight, *bytes.Buffer) {
 	tb.Helper()
-	s, out := newInFlight(), new(bytes.Buffer)
+	s, out := newInFlight(func(error) {}), new(bytes.Buffer)
 	if err := s.ConAckReceived(out, nil, &packets.Connack{Properties: &packets.Properties{ReceiveMaximum: &receiveMaximum}}); err != nil {
 		tb.Fatal(err)
 	}
@@ -211,11 +211,11 @@ func TestInFlight_IgnoresAnswersOfAnotherKind(t *testing.T) {
 }
 
 func TestInFlight_RefusesAServerThatTakesNothing(t *testing.T) {
-	if err := newInFlight().ConAckReceived(new(bytes.Buffer), nil, &packets.Connack{Properties: &packets.Properties{ReceiveMaximum: new(uint16(0))}}); err == nil {
+	if err := newInFlight(func(error) {}).ConAckReceived(new(bytes.Buffer), nil, &packets.Connack{Properties: &packets.Properties{ReceiveMaximum: new(uint16(0))}}); err == nil {
 		t.Error("no error for a Receive Maximum of 0")
 	}
 	for _, none := range []*packets.Properties{nil, {}} {
-		s := newInFlight()
+		s := newInFlight(func(error) {})
 		if err := s.ConAckReceived(new(bytes.Buffer), nil, &packets.Connack{Properties: none}); err != nil || len(s.quota) != maxInFlight {
 			t.Errorf("without a Receive Maximum: %v, quota %d", err, len(s.quota))
 		}

@@ -12,7 +12,6 @@ import (
 	"syscall"
 
 	"github.com/eclipse/paho.golang/packets"
-	"github.com/eclipse/paho.golang/paho"
 )
 
 // A trouble is one line with its remedy, and the error that it explains.
@@ -35,11 +34,6 @@ func (r *refusal) Error() string {
 		return fmt.Sprintf("reason 0x%02x", r.code)
 	}
 	return fmt.Sprintf("reason 0x%02x, %q", r.code, firstLine(r.said))
-}
-
-// refusalOfDisconnect returns the reason that a server gave for its goodbye.
-func refusalOfDisconnect(d *paho.Disconnect) *refusal {
-	return &refusal{d.ReasonCode, d.Properties.ReasonString}
 }
 
 // What was being done when something went wrong.
@@ -80,7 +74,7 @@ func (l *link) diagnose(doing string, err error) (what, remedy string) {
 	var unknown *net.DNSError
 	var noTLS tls.RecordHeaderError
 	var certificate *tls.CertificateVerificationError
-	var alert tls.AlertError
+	var alert *net.OpError
 	switch {
 	case errors.As(err, &said):
 		return l.diagnoseReason(doing, said)
@@ -96,19 +90,21 @@ func (l *link) diagnose(doing string, err error) (what, remedy string) {
 		return "it does not speak TLS there", "use mqtt:// instead of mqtts://, or the port for TLS"
 	case errors.As(err, &certificate):
 		return "its certificate is not accepted: " + firstLine(certificate.Error()), "make this system trust who signed it, or set TLS"
-	case errors.As(err, &alert):
-		return "it refuses the TLS connection: " + firstLine(alert.Error()), "set TLS with a certificate that it accepts"
+	case errors.As(err, &alert) && alert.Op == "remote error": // that is how crypto/tls passes on what the other end says
+		return "it refuses the TLS connection: " + firstLine(alert.Err.Error()), "set TLS with a certificate that it accepts"
+	case errors.Is(err, errSilent):
+		return "nothing comes from it any more", "is it up, and the network to it open?"
 	case errors.Is(err, errLost):
 		return errLost.Error(), "it is made again"
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), isTimeout(err):
 		return "no answer in time", "is the server up, is the network to it open, is it an MQTT server, and does it speak TLS there if and only if the URL begins with mqtts://?"
 	case errors.Is(err, context.Canceled):
 		return "interrupted", "nothing needs to be done"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
+	case isClosed(err):
 		remedy = "see its log"
 		switch {
 		case doing == connecting && l.server.tls:
-			remedy += ": it may not speak TLS there (mqtt://), no MQTT 5, or have no room (max_connections)"
+			remedy += ": it may want a certificate of this instance (set TLS), not speak TLS there (mqtt://) or no MQTT 5, or have no room (max_connections)"
 		case doing == connecting:
 			remedy += ": it may want TLS (mqtts://), speak no MQTT 5, or have no room (max_connections)"
 		}
@@ -166,6 +162,16 @@ func (l *link) diagnoseReason(doing string, r *refusal) (what, remedy string) {
 		what += fmt.Sprintf(" (it says %q)", firstLine(r.said))
 	}
 	return what, remedy
+}
+
+// isClosed reports whether err is that of a connection that the other end has closed.
+func isClosed(err error) bool {
+	for _, closed := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, net.ErrClosed} {
+		if errors.Is(err, closed) {
+			return true
+		}
+	}
+	return false
 }
 
 func isTimeout(err error) bool {

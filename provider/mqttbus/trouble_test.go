@@ -78,7 +78,7 @@ func TestStart_SaysWhatToDo(t *testing.T) {
 		{"no right to the topics", as("elsewhere:" + secret), "grant it: readwrite carillon/#"},
 		{"unknown host", "mqtt://u:" + secret + "@host.invalid", `the host "host.invalid" is not known`},
 		{"nobody listens", "mqtt://u:" + secret + "@127.0.0.1:1", "nobody listens there"},
-		{"a server without TLS", "mqtts://app:" + secret + "@" + s.address, "it may not speak TLS there (mqtt://)"},
+		{"a server without TLS", "mqtts://app:" + secret + "@" + s.address, "not speak TLS there (mqtt://)"},
 		{"a server that takes less", small.url(), "raise its limit to 32867 (mosquitto: max_packet_size), or set MaxFrameBytes to 19901"},
 		{"a server that takes nothing", tiny.url(), "raise its limit to 32867 (mosquitto: max_packet_size)"},
 		{"a server without QoS 1", zero.url(), "allow QoS 1 there"},
