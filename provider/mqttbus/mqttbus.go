@@ -118,18 +118,22 @@ func (p *Provider) Send(ctx context.Context, frames [][]byte) error {
 	})
 }
 
-// SendTo implements [provider.Unicaster]. A server that does not say whether anybody is subscribed makes every stream reachable.
+// SendTo implements [provider.Unicaster]. A stream is unreachable if no member has it, or if the server says that nobody is subscribed to its
+// topic, which not every server does.
 func (p *Provider) SendTo(ctx context.Context, to site.StreamID, frames [][]byte) error {
 	return p.keeper.Send(ctx, frames, func(ctx context.Context, l *link) error {
-		of := l.env.Site
-		if m := p.members.Load(); m != nil {
-			if s, ok := m.sites[to]; ok {
-				of = s
-			}
+		unreachable := fmt.Errorf("mqtt: send to %v: %w", to, provider.ErrUnreachable)
+		m := p.members.Load()
+		if m == nil {
+			return unreachable
+		}
+		of, ok := m.sites[to]
+		if !ok {
+			return unreachable
 		}
 		unheard, err := l.publish(ctx, p.toOne(of, to), frames, nil)
 		if err == nil && unheard > 0 {
-			return fmt.Errorf("mqtt: send to %v: %w", to, provider.ErrUnreachable)
+			return unreachable
 		}
 		return err
 	})
