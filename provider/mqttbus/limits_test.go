@@ -70,13 +70,33 @@ func TestSend_FrameThatTheServerDoesNotTake(t *testing.T) {
 	send(t, e, "afterwards")
 }
 
+// Senders are paced by what is told here. By default it is less than what mosquitto keeps for each client, whatever the size of the frames.
+func TestStart_TellsHowMuchIsKept(t *testing.T) {
+	s := startServer(t)
+	for _, tt := range []struct{ set, want int }{{0, 1 << 20}, {100_000, 100_000}} {
+		p := newTest(t, Config{URLs: []string{s.url()}, ReceiveBytes: tt.set})
+		env := providertest.NewEndpoint(t, p, provider.Env{}).Env()
+		told := 0
+		env.ReceiveBuffer = func(bytes int) { told = bytes }
+		if err := p.Start(t.Context(), env); err != nil {
+			t.Fatal(err)
+		}
+		if told != tt.want {
+			t.Errorf("ReceiveBytes %d: %d bytes were told, want %d", tt.set, told, tt.want)
+		}
+		if messages := told / provider.FrameCharge; messages > 900 {
+			t.Errorf("%d messages may be under way, of 1,000 that mosquitto keeps", messages)
+		}
+	}
+}
+
 // Instances that raise as fast as they can miss nothing at a mosquitto with its default limits, since receivers pace the senders: it keeps 1,000
 // messages for each client, and drops what comes then.
 func TestBrokers_AtFullSpeedNothingIsMissed(t *testing.T) {
 	const (
 		instances = 3
-		each      = 40_000
-		size      = 256
+		each      = 4_000
+		size      = 300 // one in a frame, so that it is the number of messages that counts
 	)
 	s := startServer(t)
 	db := memsite.New(nil)
@@ -87,7 +107,7 @@ func TestBrokers_AtFullSpeedNothingIsMissed(t *testing.T) {
 	for i := range instances {
 		b, err := carillon.Open(t.Context(), carillon.Config{
 			Application: "test", Server: fmt.Sprint("instance ", i), Database: db, Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
-			Providers: []provider.Provider{newTest(t, Config{URLs: []string{s.url()}})},
+			Providers: []provider.Provider{newTest(t, Config{URLs: []string{s.url()}, MaxFrameBytes: minFrameBytes})},
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -109,11 +109,13 @@ func TestSession_RepeatsWhatWasNotTaken(t *testing.T) {
 		t.Fatal("nothing is heard")
 	}
 	b.OnBatch(nil)
+	send(t, b, "after the acknowledgement") // once that is taken, the acknowledgement is as well
 	way.Cut()
 	way.Heal()
 	if !eventually(func() bool { return count("not taken") == 2 }) {
 		t.Errorf("what was not taken is heard %d times, want 2", count("not taken"))
 	}
+	hears(t, b, a, "after the second acknowledgement")
 	way.Cut()
 	way.Heal()
 	before := b.Reconnects()
@@ -355,8 +357,8 @@ func TestLink_KeepAlive(t *testing.T) {
 				}
 				time.Sleep(10*tt.want + tt.want/2)
 				synctest.Wait()
-				if n := len(came[*packets.Pingreq](f)); n != 11 { // the first at once
-					t.Errorf("it was asked %d times in %v, want 11", n, 10*tt.want)
+				if n := len(came[*packets.Pingreq](f)); n != 10 && n != 11 { // the first may be at once
+					t.Errorf("it was asked %d times in %v, want 10", n, 10*tt.want)
 				}
 				e.Close()
 				f.tasks.Wait()

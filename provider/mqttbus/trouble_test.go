@@ -81,7 +81,7 @@ func TestStart_SaysWhatToDo(t *testing.T) {
 		{"a server without TLS", "mqtts://app:" + secret + "@" + s.address, "not speak TLS there (mqtt://)"},
 		{"a server that takes less", small.url(), "raise its limit to 32867 (mosquitto: max_packet_size), or set MaxFrameBytes to 19901"},
 		{"a server that takes nothing", tiny.url(), "raise its limit to 32867 (mosquitto: max_packet_size)"},
-		{"a server without QoS 1", zero.url(), "allow QoS 1 there"},
+		{"a server without QoS 1", zero.url(), "it carries messages with QoS 0 only"},
 		{"no room", full.url(), "no room (max_connections)"},
 		{"another kind of server", "mqtt://" + web.Addr().String(), "is it an MQTT server"},
 	} {
