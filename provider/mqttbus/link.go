@@ -136,7 +136,7 @@ func (l *link) hello(ctx context.Context) (*paho.Connect, error) {
 	if p.cfg.credentials != nil {
 		var err error
 		if e.user, e.password, err = p.cfg.credentials(ctx); err != nil {
-			return nil, fmt.Errorf("Credentials: %w", err)
+			return nil, fmt.Errorf("no credentials: %w", err)
 		}
 		e.named = true
 	}
@@ -239,12 +239,12 @@ func (l *link) overhead() int {
 
 // wanted returns the topics that this instance listens to: those of the sites it accepts, of every further site whose instances have turned
 // up, and its own, once it is known.
-func (l *link) wanted() []string {
+func (l *link) wanted(m *members) []string {
 	var topics []string
 	for _, s := range l.env.Sites {
 		topics = append(topics, l.p.toAll(s))
 	}
-	if m := l.p.members.Load(); m != nil {
+	if m != nil {
 		topics = append(topics, l.p.toOne(l.env.Site, m.self))
 		for _, s := range m.sites {
 			topics = append(topics, l.p.toAll(s))
@@ -256,11 +256,18 @@ func (l *link) wanted() []string {
 
 // follow subscribes to what is wanted and was not yet, or to all of it again, and leaves what is wanted no more.
 func (l *link) follow(ctx context.Context, again bool) error {
-	p := l.p
-	wanted := l.wanted()
+	p, m := l.p, l.p.members.Load()
+	wanted := l.wanted(m)
 	missing := slices.DeleteFunc(slices.Clone(wanted), func(t string) bool { return p.topics[t] && !again })
 	if err := l.subscribe(ctx, missing, true); err != nil {
 		return err
+	}
+	if m != nil {
+		select {
+		case <-m.followed:
+		default:
+			close(m.followed)
+		}
 	}
 	var stale []string
 	for t := range p.topics {

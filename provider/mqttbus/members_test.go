@@ -33,6 +33,20 @@ func TestSetMembers_FollowsOtherSites(t *testing.T) {
 	}
 }
 
+// Whoever hears from an instance can reach it.
+func TestSetMembers_CanBeReachedAtOnce(t *testing.T) {
+	s := startServer(t)
+	for range 20 {
+		a, b := started(t, Config{URLs: []string{s.url()}}), started(t, Config{URLs: []string{s.url()}})
+		providertest.Introduce(a, b)
+		if err := a.Provider.(*Provider).SendTo(t.Context(), b.Stream(), [][]byte{{1}}); err != nil {
+			t.Error(err)
+		}
+		a.Close()
+		b.Close()
+	}
+}
+
 // The topic of a stream that the instance has no more is left, so that the server keeps nothing for it.
 func TestSetMembers_LeavesTheOldStream(t *testing.T) {
 	s := startServer(t)

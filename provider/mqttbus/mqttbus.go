@@ -56,6 +56,9 @@ import (
 
 const name = "mqtt"
 
+// followWithin bounds how long SetMembers waits for the network.
+const followWithin = 100 * time.Millisecond
+
 var (
 	_ provider.Unicaster     = (*Provider)(nil)
 	_ provider.MemberWatcher = (*Provider)(nil)
@@ -80,8 +83,9 @@ type Provider struct {
 
 // members is what SetMembers said: who this instance is, and of which site each other one is.
 type members struct {
-	self  site.StreamID
-	sites map[site.StreamID]site.ID // of the others, by their stream
+	self     site.StreamID
+	sites    map[site.StreamID]site.ID // of the others, by their stream
+	followed chan struct{}             // closed when the topic of self is subscribed to
 }
 
 // New returns a Provider that is not connected yet. An error names the field of cfg.
@@ -139,9 +143,13 @@ func (p *Provider) SendTo(ctx context.Context, to site.StreamID, frames [][]byte
 	})
 }
 
-// SetMembers implements [provider.MemberWatcher]. What it asks for is subscribed to soon after.
+// SetMembers implements [provider.MemberWatcher]. What it asks for is subscribed to soon after. For the subscription to what is sent to this instance alone it
+// waits, 0.1 s at most, so that whoever hears from it can reach it.
 func (p *Provider) SetMembers(m provider.Members) {
-	next := &members{self: m.Self, sites: make(map[site.StreamID]site.ID)}
+	next := &members{self: m.Self, sites: make(map[site.StreamID]site.ID), followed: make(chan struct{})}
+	if was := p.members.Load(); was != nil && was.self == next.self {
+		next.followed = was.followed
+	}
 	for i := range m.Others {
 		next.sites[m.Others[i].Stream] = m.Others[i].Site
 	}
@@ -149,6 +157,15 @@ func (p *Provider) SetMembers(m provider.Members) {
 	select {
 	case p.changed <- struct{}{}:
 	default:
+	}
+	if _, ok := p.keeper.Link(); !ok {
+		return
+	}
+	patience := time.NewTimer(followWithin)
+	defer patience.Stop()
+	select {
+	case <-next.followed:
+	case <-patience.C:
 	}
 }
 

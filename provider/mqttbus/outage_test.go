@@ -19,7 +19,7 @@ import (
 )
 
 // The server forgets all sessions each time.
-func TestBrokers_ServerKilledUnderLoad(t *testing.T) {
+func TestBrokers_LoseNothingInSilenceWhenTheServerIsKilled(t *testing.T) {
 	s := startServer(t)
 	carillontest.Outages{
 		Provider: func(int) provider.Provider { return newTest(t, Config{URLs: []string{s.url()}}) },

@@ -108,5 +108,5 @@ func TestCredentials_AreAskedForEachTime(t *testing.T) {
 	}
 	startFails(t, Config{URLs: []string{s.url()}, Credentials: func(context.Context) (string, string, error) {
 		return "", "", errors.New("the vault is closed")
-	}}, "Credentials: the vault is closed")
+	}}, "no credentials: the vault is closed")
 }
