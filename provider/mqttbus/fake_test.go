@@ -2,12 +2,16 @@ package mqttbus
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net"
 	"sync"
 	"testing"
 
 	"github.com/eclipse/paho.golang/packets"
+
+	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/provider/providertest"
 )
 
 // A fake is an MQTT server with one client at a time that answers as a test wants: what mosquitto does not do, or not when it is wanted.
@@ -127,4 +131,22 @@ type raw struct {
 func (r *raw) WriteTo(w io.Writer) (int64, error) {
 	n, err := w.Write(r.bytes)
 	return int64(n), err
+}
+
+// endpoint starts an instance that reaches f without a network, for use inside a testing/synctest bubble. To be closed by the caller.
+func (f *fake) endpoint(t *testing.T) *providertest.Endpoint {
+	t.Helper()
+	p, err := New(Config{URLs: []string{"mqtt://h"}, Dial: func(context.Context, string) (net.Conn, error) {
+		here, there := net.Pipe()
+		f.tasks.Go(func() { f.serve(there) })
+		return here, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := providertest.NewEndpoint(t, p, provider.Env{})
+	if err := e.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return e
 }

@@ -62,7 +62,7 @@ func (p *Provider) connect(ctx context.Context, env provider.Env) (*link, error)
 	for range p.cfg.endpoints {
 		e := p.cfg.endpoints[p.turn%len(p.cfg.endpoints)]
 		if l, err = p.connectTo(ctx, env, e); err == nil {
-			p.begun = true
+			p.settled = true
 			return l, nil
 		}
 		p.turn++
@@ -116,7 +116,7 @@ func (p *Provider) connectTo(ctx context.Context, env provider.Env, e endpoint) 
 			case <-ctx.Done():
 			}
 		}
-		l.leave(p.begun) // a session that others send to already is worth keeping
+		l.leave(p.settled) // then what waits in the session is worth keeping
 		return nil, err
 	}
 	return l, nil
@@ -141,7 +141,7 @@ func (l *link) hello(ctx context.Context) (*paho.Connect, error) {
 		e.named = true
 	}
 	return &paho.Connect{
-		ClientID: p.clientID, CleanStart: !p.begun,
+		ClientID: p.clientID, CleanStart: !p.settled,
 		UsernameFlag: e.named, Username: e.user,
 		PasswordFlag: e.password != "", Password: []byte(e.password),
 		KeepAlive: uint16(max(1, math.Ceil(p.keepAlive.Seconds()))),
@@ -189,7 +189,7 @@ func (l *link) settle(ctx context.Context, answer *paho.Connack) error {
 		return err
 	}
 	if !answer.SessionPresent {
-		p.topics = make(map[string]bool)
+		p.settled, p.topics = false, make(map[string]bool)
 		// With No Local nobody knows whether he may read: mosquitto confirms what it then does not carry. Nor does it
 		// change a subscription that there is, so that one goes before No Local.
 		if err := l.subscribe(ctx, []string{own}, false); err != nil {
@@ -322,8 +322,6 @@ func (l *link) subscribe(ctx context.Context, topics []string, noLocal bool) err
 
 // try publishes a message without contents, which shows whether this instance may publish. Others ignore it.
 func (l *link) try(ctx context.Context, topic string) error {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
 	_, err := l.publish(ctx, topic, [][]byte{nil}, l.mark)
 	return err
 }
@@ -351,6 +349,8 @@ func (l *link) publish(ctx context.Context, topic string, frames [][]byte, mark 
 	switch {
 	case err == nil:
 		return unheard, nil
+	case errors.Is(err, errUnanswered):
+		l.end(err)
 	case errors.As(err, &r) && r.code == packets.DisconnectPacketTooLarge:
 		return 0, fmt.Errorf("%w: %w", l.explain(publishing, err), provider.ErrFrameTooLarge)
 	}
@@ -418,7 +418,7 @@ func (l *link) mayRename(err error) {
 		p.cutShort = 0
 	}
 	if p.cutShort >= most {
-		p.clientID, p.begun, p.cutShort = "", false, 0
+		p.clientID, p.settled, p.cutShort = "", false, 0
 	}
 }
 

@@ -74,7 +74,7 @@ type Provider struct {
 	// The rest belongs to connect, and to the link that there is.
 	turn     int             // of the endpoint that is tried first
 	clientID string          // of the session at the server; empty: a new one is to be made
-	begun    bool            // there was a link
+	settled  bool            // there is a session at the server, as far as is known, and all that a link needs was made in it
 	cutShort int             // connections in a row that were ended soon, without a word
 	topics   map[string]bool // what the session is subscribed to, as far as is known
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -193,6 +194,35 @@ func TestStart_LeavesNoSessionWhenItFails(t *testing.T) {
 	}
 }
 
+// A session in which not everything was made is not used again: mosquitto would keep the subscription without No Local.
+func TestSession_NotSettledIsNotResumed(t *testing.T) {
+	connects, tries := 0, 0
+	f := startFake(t, func(in packets.Packet) []packets.Packet {
+		switch p := in.(type) {
+		case *packets.Connect:
+			connects++
+			return []packets.Packet{&packets.Connack{SessionPresent: connects == 3 && !p.CleanStart, Properties: &packets.Properties{}}}
+		case *packets.Publish:
+			if tries++; tries > 1 && tries < 4 { // the connection breaks, and the trial in the new session fails
+				return []packets.Packet{&raw{}, &raw{bytes: []byte{0xff}}}
+			}
+		}
+		return nil
+	})
+	e := started(t, Config{URLs: []string{f.url()}})
+	if err := e.Provider.Send(t.Context(), [][]byte{{1}}); err == nil {
+		t.Fatal("Send succeeded")
+	}
+	comesBack(t, e)
+	var clean []bool
+	for _, hello := range came[*packets.Connect](f) {
+		clean = append(clean, hello.CleanStart)
+	}
+	if !slices.Equal(clean, []bool{true, false, true}) {
+		t.Errorf("clean starts %v, want the first, and that after the one whose session was new and failed", clean)
+	}
+}
+
 // The server is killed and forgets the session; the subscriptions are made again.
 func TestSession_ForgottenByTheServer(t *testing.T) {
 	s := startServer(t)
@@ -339,22 +369,13 @@ func TestLink_KeepAlive(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				here, there := net.Pipe()
 				f := &fake{answer: func(in packets.Packet) []packets.Packet {
 					if _, ok := in.(*packets.Connect); ok {
 						return []packets.Packet{&packets.Connack{Properties: &packets.Properties{ServerKeepAlive: tt.says}}}
 					}
 					return nil
 				}}
-				f.tasks.Go(func() { f.serve(there) })
-				p, err := New(Config{URLs: []string{"mqtt://h"}, Dial: func(context.Context, string) (net.Conn, error) { return here, nil }})
-				if err != nil {
-					t.Fatal(err)
-				}
-				e := providertest.NewEndpoint(t, p, provider.Env{})
-				if err := e.Start(t.Context()); err != nil {
-					t.Fatal(err)
-				}
+				e := f.endpoint(t)
 				time.Sleep(10*tt.want + tt.want/2)
 				synctest.Wait()
 				if n := len(came[*packets.Pingreq](f)); n != 10 && n != 11 { // the first may be at once
@@ -365,6 +386,37 @@ func TestLink_KeepAlive(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A server that is there, and swallows a message: Send would wait for ever, and the Broker with it.
+func TestLink_EndsWhenAMessageIsNotAcknowledged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		swallowed := false
+		f := &fake{answer: func(in packets.Packet) []packets.Packet {
+			if m, ok := in.(*packets.Publish); ok && len(m.Payload) > 0 && !swallowed {
+				swallowed = true
+				return []packets.Packet{}
+			}
+			return nil
+		}}
+		e := f.endpoint(t)
+		err := e.Provider.Send(t.Context(), [][]byte{{1}, {2}})
+		if err == nil || !strings.Contains(err.Error(), "has not acknowledged a message for 10s") {
+			t.Errorf("Send: %v", err)
+		}
+		time.Sleep(time.Second)
+		if e.Reconnects() != 1 {
+			t.Errorf("Reconnected was called %d times, want once", e.Reconnects())
+		}
+		if err := e.Provider.Send(t.Context(), [][]byte{{1}, {2}}); err != nil {
+			t.Errorf("Send afterwards: %v", err)
+		}
+		if bye := came[*packets.Disconnect](f); len(bye) != 1 || bye[0].Properties.SessionExpiryInterval != nil {
+			t.Errorf("it said goodbye with %v, want once, and that the session is to be kept", bye)
+		}
+		e.Close()
+		f.tasks.Wait()
+	})
 }
 
 // Whatever keeps the connection together, such as a proxy, the application can bring.

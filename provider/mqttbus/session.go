@@ -3,8 +3,10 @@ package mqttbus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho/log"
@@ -122,9 +124,14 @@ func (s *inFlight) addLocked(w waiter) uint16 {
 // subscribed. What was sent when it fails, because the connection is lost or ctx ends, may arrive.
 func (s *inFlight) publish(ctx context.Context, topic string, frames [][]byte, mark []byte) (unheard int, err error) {
 	b := &batch{left: len(frames), done: make(chan struct{})}
+	patience := time.NewTimer(answerWithin) // begins anew with each answer
+	defer patience.Stop()
 	for _, f := range frames {
 		select {
 		case <-s.quota:
+			patience.Reset(answerWithin)
+		case <-patience.C:
+			return 0, errUnanswered
 		case <-s.lost:
 			return 0, errLost
 		case <-ctx.Done():
@@ -134,23 +141,45 @@ func (s *inFlight) publish(ctx context.Context, topic string, frames [][]byte, m
 			return 0, err
 		}
 	}
-	select {
-	case <-b.done:
-	case <-s.lost:
-		return 0, errLost
-	case <-ctx.Done():
-		return 0, ctx.Err()
+	for left := s.left(b); ; {
+		select {
+		case <-b.done:
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if b.refusal != nil {
+				return 0, b.refusal
+			}
+			return b.unheard, nil
+		case <-patience.C:
+			now := s.left(b)
+			if now == left {
+				return 0, errUnanswered
+			}
+			left = now
+			patience.Reset(answerWithin)
+		case <-s.lost:
+			return 0, errLost
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if b.refusal != nil {
-		return 0, b.refusal
-	}
-	return b.unheard, nil
 }
 
-// errLost is returned to who waits for an answer. Why it is lost, the link tells.
-var errLost = errors.New("the connection broke before the server had taken all")
+// left returns how many messages of b were not answered.
+func (s *inFlight) left(b *batch) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return b.left
+}
+
+var (
+	// errLost is returned to who waits for an answer. Why it is lost, the link tells.
+	errLost = errors.New("the connection broke before the server had taken all")
+
+	// errUnanswered says that the server has not answered a message for answerWithin. Nothing says that it ever will, though it may be there and
+	// answer other packets; so this ends the connection.
+	errUnanswered = fmt.Errorf("the server does not acknowledge a message: %w", context.DeadlineExceeded)
+)
 
 // write hands a message of b to the connection. mark goes with it, if it is not empty.
 func (s *inFlight) write(b *batch, topic string, frame, mark []byte) error {

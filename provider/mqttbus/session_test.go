@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho/session"
@@ -220,4 +221,30 @@ func TestInFlight_RefusesAServerThatTakesNothing(t *testing.T) {
 			t.Errorf("without a Receive Maximum: %v, quota %d", err, len(s.quota))
 		}
 	}
+}
+
+// A server that is slow is waited for, one that does not answer is not.
+func TestInFlight_WaitsAsLongAsThereAreAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, receiveMaximum := range []uint16{1, 5} { // with the quota, and without
+			s, _ := connected(t, receiveMaximum)
+			ended := make(chan error, 1)
+			go func() {
+				_, err := s.publish(t.Context(), "t", [][]byte{{1}, {2}, {3}, {4}, {5}}, nil)
+				ended <- err
+			}()
+			for id := range uint16(4) {
+				time.Sleep(answerWithin - 1)
+				acknowledged(s, id+1, 0)
+				synctest.Wait()
+			}
+			if len(ended) > 0 {
+				t.Fatalf("publish ended though there were answers: %v", <-ended)
+			}
+			time.Sleep(2 * answerWithin)
+			if err := <-ended; !errors.Is(err, errUnanswered) {
+				t.Errorf("publish without an answer: %v", err)
+			}
+		}
+	})
 }

@@ -92,6 +92,8 @@ func (l *link) diagnose(doing string, err error) (what, remedy string) {
 		return "its certificate is not accepted: " + firstLine(certificate.Error()), "make this system trust who signed it, or set TLS"
 	case errors.As(err, &alert) && alert.Op == "remote error": // that is how crypto/tls passes on what the other end says
 		return "it refuses the TLS connection: " + firstLine(alert.Err.Error()), "set TLS with a certificate that it accepts"
+	case errors.Is(err, errUnanswered):
+		return fmt.Sprintf("it has not acknowledged a message for %v", answerWithin), "see its log; the connection is made anew"
 	case errors.Is(err, errSilent):
 		return "nothing comes from it any more", "is it up, and the network to it open?"
 	case errors.Is(err, errLost):
