@@ -20,7 +20,7 @@
 // where the user may not read. Receivers pace the senders, so that no more than
 // [Config.ReceiveBytes] are under way to one that is slow. Whenever a connection was made anew the Broker is told, and asks for what it missed.
 //
-// A connection over which nothing comes is given up after ten seconds. It is made again at once, then at growing intervals up to
+// A connection over which nothing comes, or a message is not acknowledged, is given up after ten seconds. It is made again at once, then at growing intervals up to
 // 5 s. Where another client takes the name of this one, which a copy of its process does, a new name is taken.
 //
 // # Limits
