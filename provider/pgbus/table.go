@@ -21,19 +21,22 @@ type table struct {
 
 	ready atomic.Bool // it is there, and all rights to it
 	used  atomic.Bool // there may be rows to remove
-	said  string      // what logLost said last; used by who receives alone
+
+	said  string // what logLost said last; used by who receives alone
+	swept string // what sweepUntil said last; used by it alone
 }
 
 // columns is the table. It is not written to the log of the server: who was not there when a frame was sent is not told of it, and a crash ends all connections. What is
 // stored is random to look at, so nothing tries to compress it.
-const columns = `(sender bigint NOT NULL, number bigint NOT NULL, made timestamptz NOT NULL DEFAULT now(), frame bytea NOT NULL, PRIMARY KEY (sender, number))`
+//
+// The second index finds old rows. It is a constraint so that it comes with the table, or not at all.
+const columns = `(sender bigint NOT NULL, number bigint NOT NULL, made timestamptz NOT NULL DEFAULT now(), frame bytea NOT NULL, PRIMARY KEY (sender, number), UNIQUE (made, sender, number))`
 
 // schema makes the table, for who has no right to let an instance do it.
 func schema(name string) []string {
 	return []string{
 		"CREATE UNLOGGED TABLE IF NOT EXISTS " + name + " " + columns,
 		"ALTER TABLE " + name + " ALTER COLUMN frame SET STORAGE EXTERNAL",
-		"CREATE INDEX ON " + name + " (made)",
 	}
 }
 
@@ -71,16 +74,13 @@ func (t *table) ensure(ctx context.Context) error {
 	return nil
 }
 
-// create makes the table, with a lock that all hold who make it.
+// create makes the table unless it is there, with a lock that all hold who make it: without one, two of them at once end in an error. Whether it is there may be
+// looked up once more only by CREATE TABLE itself: to_regclass answers from a cache that the lock does not refresh.
 func (t *table) create(ctx context.Context) error {
 	h := fnv.New64a()
 	h.Write([]byte("carillon makes " + t.name))
 	return pgx.BeginFunc(ctx, t.link.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1::bigint)", int64(h.Sum64())); err != nil {
-			return err
-		}
-		var there bool
-		if err := tx.QueryRow(ctx, "SELECT to_regclass($1::text) IS NOT NULL", t.name).Scan(&there); err != nil || there {
 			return err
 		}
 		for _, statement := range schema(t.name) {
@@ -142,8 +142,12 @@ func (t *table) sweepUntil(ctx context.Context) {
 		if !t.used.Load() {
 			continue
 		}
-		if err := t.sweep(ctx); err != nil && ctx.Err() == nil {
-			t.used.Store(false) // until there is more to remove
+		err := t.sweep(ctx)
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		if err.Error() != t.swept { // who may only read leaves it to others
+			t.swept = err.Error()
 			t.link.env.Logger.LogAttrs(ctx, slog.LevelWarn, "old frames cannot be removed", slog.String(keyTable, t.name), slog.Any(keyError, t.link.p.cfg.explain(storing, err)))
 		}
 	}

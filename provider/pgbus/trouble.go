@@ -95,6 +95,8 @@ func (s *settings) diagnose(err error) (what, remedy string) {
 		return "its certificate is not accepted: " + firstLine(certificate.Error()), "give sslrootcert the authority that signed it, and use a host that is in it"
 	case strings.Contains(err.Error(), "refused TLS"):
 		return "it does not speak TLS", "switch ssl on there, or write sslmode=disable if the network may read along"
+	case strings.Contains(err.Error(), "invalid body length"), strings.Contains(err.Error(), "unknown message type"):
+		return "what answers there is no PostgreSQL", "correct host and port in the URL"
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), isNet && timeout.Timeout():
 		return "no answer in time", "is the server up, is the network to it open, and does a PostgreSQL answer there?"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err, pgconn.ErrConnClosed),
@@ -123,6 +125,8 @@ func (s *settings) diagnoseAnswer(e *pgconn.PgError) (what, remedy string) {
 		return fmt.Sprintf("the user %q lacks a right (%s)", s.user, said), s.grant()
 	case undefinedTable:
 		return said, "somebody removed the table, or instances mean another by its name (search_path): write schema.table into Table; it is made anew when the next large frame is sent"
+	case "3F000":
+		return said, "correct Table, or create the schema"
 	case "25006":
 		return standby()
 	case "53300":
@@ -133,7 +137,9 @@ func (s *settings) diagnoseAnswer(e *pgconn.PgError) (what, remedy string) {
 		return "its queue of notifications is full (" + said + ")", "end the session that keeps it from being emptied: SELECT * FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'; how full it is says pg_notification_queue_usage()"
 	case "57014":
 		return "it gave up the statement (" + said + ")", "raise statement_timeout or lock_timeout of the user, and see what the server is busy with"
-	case "57P01", "57P02", "57P03":
+	case "57P01":
+		return "it was stopped, or the connection was ended there (" + said + ")", "it is tried again"
+	case "57P02", "57P03":
 		return "it is stopping or starting (" + said + ")", "wait until it is up"
 	case "57P05":
 		return "it ends idle connections (" + said + ")", "set idle_session_timeout of the user to 0, or above a minute"
