@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -17,14 +16,12 @@ import (
 	"github.com/carillon-go/carillon/provider"
 )
 
-// answerWithin is how long the server may take for one statement.
-const answerWithin = 10 * time.Second
-
 // A link is a connection that listens, and a pool to notify with. It is replaced as a whole, so that both ends are where a notification was seen to come through.
 type link struct {
-	p   *Provider
-	env provider.Env
-	tag tag
+	p      *Provider
+	env    provider.Env
+	tag    tag
+	before *tag // of the link before; nil: there was none
 
 	ctx    context.Context // ends with the link; connections of our own end with it
 	cancel context.CancelFunc
@@ -50,7 +47,7 @@ type link struct {
 
 // connect makes a link that listens, and has heard itself. ctx bounds this alone.
 func (p *Provider) connect(ctx context.Context, env provider.Env) (*link, error) {
-	l := &link{p: p, env: env, tag: newTag(), channels: make(map[string]bool)}
+	l := &link{p: p, env: env, tag: newTag(), before: p.last, channels: make(map[string]bool)}
 	l.table = table{link: l, name: p.cfg.table}
 	l.ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := l.open(ctx); err != nil {
@@ -59,7 +56,7 @@ func (p *Provider) connect(ctx context.Context, env provider.Env) (*link, error)
 		l.Close(ended)
 		return nil, err
 	}
-	p.before.Store(&l.tag)
+	p.last = &l.tag
 	sweeping, stop := context.WithCancel(l.ctx)
 	l.stop = stop
 	l.tasks.Go(func() { l.table.sweepUntil(sweeping) })
@@ -169,7 +166,7 @@ func (l *link) follow(ctx context.Context) error {
 	if len(statements) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, l.p.times.answer)
 	defer cancel()
 	// Without arguments they go in one message, and are one transaction.
 	if _, err := l.conn.Exec(ctx, strings.Join(statements, "; ")); err != nil {

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -78,13 +80,21 @@ func TestSetMembers_TheNewStreamIsListenedToAndTheOldOneNoLonger(t *testing.T) {
 	s := startServer(t)
 	cfg := Config{URL: s.url("postgres"), Prefix: "streams"}
 	a, b := pair(t, cfg, cfg)
+	u := a.Provider.(provider.Unicaster)
 	old, next := b.Stream(), site.NewStreamID(77, 1)
+	if !eventually(func() bool {
+		if err := u.SendTo(t.Context(), old, [][]byte{[]byte("to the first stream")}); err != nil {
+			t.Fatal(err)
+		}
+		return b.Heard([]byte("to the first stream"), 10*time.Millisecond)
+	}) {
+		t.Fatal("what was sent to the first stream is not heard")
+	}
 	b.Provider.(provider.MemberWatcher).SetMembers(provider.Members{Self: next, Others: []site.Member{a.Member()}})
 	both := b.Member()
 	both.Stream = next
 	a.Provider.(provider.MemberWatcher).SetMembers(provider.Members{Self: a.Stream(), Others: []site.Member{b.Member(), both}})
 	hears(t, a, b, "whoever hears this has followed", false)
-	u := a.Provider.(provider.Unicaster)
 	for to, frame := range map[site.StreamID]string{old: "to the old stream", next: "to the new stream"} {
 		if err := u.SendTo(t.Context(), to, [][]byte{[]byte(frame)}); err != nil {
 			t.Errorf("SendTo %v: %v", to, err)
@@ -99,6 +109,105 @@ func TestSetMembers_TheNewStreamIsListenedToAndTheOldOneNoLonger(t *testing.T) {
 	}
 	if err := u.SendTo(t.Context(), site.NewStreamID(78, 1), [][]byte{[]byte("to nobody")}); !errors.Is(err, provider.ErrUnreachable) {
 		t.Errorf("SendTo a stream of nobody: %v, want ErrUnreachable", err)
+	}
+}
+
+// Where nothing is heard, nothing but SetMembers itself makes an instance listen to its channel.
+func TestSetMembers_IsFollowedWhereNothingIsHeard(t *testing.T) {
+	s := startServer(t)
+	cfg := Config{URL: s.url("postgres"), Prefix: "lonely"}
+	a, _ := start(t, cfg)
+	p := newTest(t, cfg)
+	p.times.quiet = time.Hour
+	b := providertest.Start(t, p)
+	hears(t, a, b, "so that it waits for more", false)
+	providertest.Introduce(a, b)
+	if !eventually(func() bool {
+		if err := a.Provider.(provider.Unicaster).SendTo(t.Context(), b.Stream(), [][]byte{[]byte("to one")}); err != nil {
+			t.Fatal(err)
+		}
+		return b.Heard([]byte("to one"), 10*time.Millisecond)
+	}) {
+		t.Error("what was sent to the instance is not heard")
+	}
+}
+
+// Whoever hears a frame knows more than before, and so may the one who sent it: what was said by SetMembers before it arrives is followed before it is delivered.
+func TestSetMembers_IsFollowedBeforeTheNextDelivery(t *testing.T) {
+	s := startServer(t)
+	cfg := Config{URL: s.url("postgres"), Prefix: "next"}
+	a, _ := start(t, cfg)
+	p := newTest(t, cfg)
+	p.times.quiet = time.Hour
+	b := providertest.Start(t, p)
+	providertest.Introduce(a, b)
+	hears(t, a, b, "at first", false)
+	// As when SetMembers comes in the moment in which the wait has ended with a notification.
+	next := b.Member()
+	next.Stream = site.NewStreamID(79, 1)
+	p.members.Store(&members{self: next.Stream})
+	p.changed.mu.Lock()
+	p.changed.pending = true
+	p.changed.mu.Unlock()
+	a.Provider.(provider.MemberWatcher).SetMembers(provider.Members{Self: a.Stream(), Others: []site.Member{next}})
+	hears(t, a, b, "then", false)
+	if err := a.Provider.(provider.Unicaster).SendTo(t.Context(), next.Stream, [][]byte{[]byte("to one")}); err != nil {
+		t.Fatal(err)
+	}
+	if !b.Heard([]byte("to one"), patience) {
+		t.Error("what was sent to the new stream, after something was heard, is not heard")
+	}
+}
+
+// What is committed after the link was replaced, through which it was sent, is still an echo.
+func TestEcho_OfTheLinkBeforeIsFiltered(t *testing.T) {
+	s := startServer(t)
+	cfg := inSchema(t, s, "echo")
+	a, p := start(t, cfg)
+	b, _ := start(t, cfg)
+	hears(t, a, b, large("at first"), false)
+	locks := s.connect(t)
+	defer locks.Close(context.Background())
+	if _, err := locks.Exec(t.Context(), "BEGIN; LOCK TABLE echo.frames IN EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	late := []byte(large("committed late"))
+	sending := make(chan error, 1)
+	go func() { sending <- a.Provider.Send(context.Background(), [][]byte{late}) }()
+	if !eventually(func() bool { return ask[bool](t, s, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)") }) {
+		t.Fatal("nobody waits for the table")
+	}
+	l, _ := p.keeper.Link()
+	s.do(t, fmt.Sprintf("SELECT pg_terminate_backend(%d)", l.conn.PgConn().PID()))
+	if !eventually(func() bool { return a.Reconnects() > 0 }) {
+		t.Fatal("Reconnected was not called")
+	}
+	if err := <-sending; err == nil {
+		t.Error("Send succeeded, and nothing was committed")
+	}
+	if _, err := locks.Exec(t.Context(), "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	if !b.Heard(late, patience) {
+		t.Fatal("what was committed late is not heard by the other instance")
+	}
+	hears(t, b, a, "all is there that was sent", false)
+	if a.Heard(late, 0) {
+		t.Error("an instance hears itself")
+	}
+}
+
+func TestStart_TellsHowMuchMayBeOnItsWay(t *testing.T) {
+	s := startServer(t)
+	p := newTest(t, Config{URL: s.url("postgres"), Prefix: "buffer"})
+	env := providertest.NewEndpoint(t, p, provider.Env{}).Env()
+	told := 0
+	env.ReceiveBuffer = func(bytes int) { told = bytes }
+	if err := p.Start(t.Context(), env); err != nil {
+		t.Fatal(err)
+	}
+	if told != receiveBufferBytes {
+		t.Errorf("when Start returned, ReceiveBuffer had been told %d, want %d", told, receiveBufferBytes)
 	}
 }
 

@@ -56,6 +56,52 @@ func TestSend_WaitsForTheServerNoLongerThanItsContext(t *testing.T) {
 	hears(t, a, c, "afterwards", true)
 }
 
+// Without a ctx that ends, Send waits for the server as long as a statement may take.
+func TestSend_GivesUpAServerThatSaysNothing(t *testing.T) {
+	s := startServer(t)
+	way := providertest.NewRelay(t, s.address())
+	p := newTest(t, Config{URL: urlOf(way.Addr(), "postgres"), Prefix: "mute"})
+	p.times.answer, p.times.quiet = 200*time.Millisecond, time.Hour
+	providertest.Start(t, p)
+	way.Hold()
+	sent := make(chan error, 1)
+	go func() { sent <- p.Send(context.Background(), [][]byte{[]byte("never answered")}) }()
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	select {
+	case err := <-sent:
+		if err == nil || !strings.Contains(err.Error(), "no answer in time") {
+			t.Errorf("Send to a server that says nothing: %v", err)
+		}
+	case <-limit.C:
+		t.Error("Send waits for ever")
+	}
+}
+
+// What the library would still do for a connection that nobody answers on, for 15 s, Close ends.
+func TestClose_DoesNotWaitForAServerThatSaysNothing(t *testing.T) {
+	s := startServer(t)
+	way := providertest.NewRelay(t, s.address())
+	a, _ := start(t, Config{URL: urlOf(way.Addr(), "postgres"), Prefix: "hung"})
+	way.Hold()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := a.Provider.Send(ctx, [][]byte{[]byte("never answered")}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Send with a deadline: %v; want context.DeadlineExceeded", err)
+	}
+	closed := make(chan struct{})
+	go func() { defer close(closed); a.Close() }()
+	limit := time.NewTimer(10 * time.Second)
+	defer limit.Stop()
+	select {
+	case <-closed:
+	case <-limit.C:
+		t.Error("Close waits for the server")
+	}
+	way.Release()
+	<-closed
+}
+
 // While the server is away Send says so at once, and keeps nothing for later.
 func TestSend_FailsWhileTheServerIsAway(t *testing.T) {
 	s := startServer(t)

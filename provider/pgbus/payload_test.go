@@ -111,6 +111,19 @@ func TestItemsOf_RefusesWhatNoInstanceSends(t *testing.T) {
 	}
 }
 
+func TestCutAfterRows_BoundsWhatIsReadAtOnce(t *testing.T) {
+	var items []item
+	for i := range 5 {
+		items = append(items, item{row: uint64(i + 1)}, item{frame: []byte{byte(i)}})
+	}
+	for _, tt := range []struct{ rows, want int }{{1, 1}, {2, 3}, {5, 9}, {6, 10}} {
+		some, rest := cutAfterRows(items, tt.rows)
+		if len(some) != tt.want || len(some)+len(rest) != len(items) {
+			t.Errorf("cut after %d rows: %d and %d items, want %d first and all %d", tt.rows, len(some), len(rest), tt.want, len(items))
+		}
+	}
+}
+
 // Whatever a stranger notifies, what comes out is no larger than what went in.
 func FuzzItemsOf(f *testing.F) {
 	for _, frames := range [][][]byte{{}, {[]byte("a")}, {[]byte("a"), bytes.Repeat([]byte("b"), 6000), {}}, {bytes.Repeat([]byte("c"), 3000), bytes.Repeat([]byte("d"), 3000)}} {

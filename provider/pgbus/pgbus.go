@@ -67,17 +67,18 @@ type Provider struct {
 
 	members atomic.Pointer[members]
 	changed waker // poked when members may be newer than what is listened to
-	before  atomic.Pointer[tag]
+	last    *tag  // of the last link; used by connect alone
 	lost    atomic.Uint64
 }
 
 // times are the limits of a Provider, which tests shorten.
 type times struct {
-	hear  time.Duration // within which what Start notifies must be heard
-	quiet time.Duration // after which a connection that heard nothing is tried
-	stall time.Duration // after which the server disconnects who takes nothing
-	keep  time.Duration // how old a row becomes
-	sweep time.Duration // between two looks for old rows
+	hear   time.Duration // within which what Start notifies must be heard
+	answer time.Duration // within which the server must have done a statement
+	quiet  time.Duration // after which a connection that heard nothing is tried
+	stall  time.Duration // after which the server disconnects who takes nothing
+	keep   time.Duration // how old a row becomes
+	sweep  time.Duration // between two looks for old rows
 }
 
 // members is what SetMembers said.
@@ -92,7 +93,9 @@ func New(cfg Config) (*Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Provider{cfg: s, times: times{hear: 3 * time.Second, quiet: 5 * time.Second, stall: time.Minute, keep: 2 * time.Minute, sweep: 30 * time.Second}}
+	p := &Provider{cfg: s, times: times{
+		hear: 3 * time.Second, answer: 10 * time.Second, quiet: 5 * time.Second, stall: time.Minute, keep: 2 * time.Minute, sweep: 30 * time.Second,
+	}}
 	p.keeper = uplink.New(uplink.Options[*link]{Name: name, MaxFrameBytes: s.maxFrameBytes, Connect: p.connect})
 	return p, nil
 }

@@ -23,8 +23,8 @@ func (l *link) take(ctx context.Context, n *pgconn.Notification) {
 		l.heard = h.number
 		return
 	}
-	if before := l.p.before.Load(); before != nil && h.from == *before {
-		return // sent through the link before this one, and committed only now
+	if l.before != nil && h.from == *l.before {
+		return // sent through the link before, and committed only now
 	}
 	items, ok := itemsOf(n.Payload)
 	if !ok {

@@ -52,7 +52,7 @@ func (l *link) nextHeadLocked() head {
 
 // notify sends payloads, after it has put frames into the table, in one statement, which is one transaction.
 func (l *link) notify(ctx context.Context, channel string, payloads []string, rows []int64, frames [][]byte) error {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, l.p.times.answer)
 	defer cancel()
 	var err error
 	if len(rows) == 0 {

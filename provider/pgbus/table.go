@@ -45,7 +45,7 @@ func (t *table) ensure(ctx context.Context) error {
 	if t.ready.Load() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, t.link.p.times.answer)
 	defer cancel()
 	s := &t.link.p.cfg
 	var there bool
@@ -95,7 +95,7 @@ func (t *table) create(ctx context.Context) error {
 // read returns the frames in rows of a sender by their numbers. Rows that are gone are missing in it, as are all of them when the
 // table cannot be read, which is logged.
 func (t *table) read(ctx context.Context, from tag, rows []int64) map[int64][]byte {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, t.link.p.times.answer)
 	defer cancel()
 	t.used.Store(true)
 	got := make(map[int64][]byte, len(rows))
@@ -105,8 +105,7 @@ func (t *table) read(ctx context.Context, from tag, rows []int64) map[int64][]by
 		var number int64
 		var frame []byte
 		_, err = pgx.ForEachRow(found, []any{&number, &frame}, func() error {
-			got[number] = frame
-			frame = nil // the next one gets memory of its own
+			got[number] = frame // memory of its own, says the library
 			return nil
 		})
 	}
@@ -157,7 +156,7 @@ func (t *table) sweepUntil(ctx context.Context) {
 func (t *table) sweep(ctx context.Context) error {
 	t.used.Store(false) // again true for what is stored from now on
 	for {
-		ctx, cancel := context.WithTimeout(ctx, answerWithin)
+		ctx, cancel := context.WithTimeout(ctx, t.link.p.times.answer)
 		tag, err := t.link.pool.Exec(ctx, "DELETE FROM "+t.name+" WHERE (sender, number) IN (SELECT sender, number FROM "+t.name+
 			" WHERE made < now() - make_interval(secs => $1::float8) ORDER BY made LIMIT $2::int FOR UPDATE SKIP LOCKED)", t.link.p.times.keep.Seconds(), sweepBatch)
 		cancel()
