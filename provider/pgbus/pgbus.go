@@ -94,7 +94,7 @@ func New(cfg Config) (*Provider, error) {
 		return nil, err
 	}
 	p := &Provider{cfg: s, times: times{
-		hear: 3 * time.Second, answer: 10 * time.Second, quiet: 5 * time.Second, stall: time.Minute, keep: 2 * time.Minute, sweep: 30 * time.Second,
+		hear: 5 * time.Second, answer: 10 * time.Second, quiet: 5 * time.Second, stall: time.Minute, keep: 2 * time.Minute, sweep: 30 * time.Second,
 	}}
 	p.keeper = uplink.New(uplink.Options[*link]{Name: name, MaxFrameBytes: s.maxFrameBytes, Connect: p.connect})
 	return p, nil
