@@ -29,7 +29,7 @@ func TestBrokers_AtFullSpeedNothingIsMissed(t *testing.T) {
 func atFullSpeed(t *testing.T, maxFrameBytes int) {
 	const (
 		instances = 3
-		each      = 20_000
+		each      = 10_000
 		size      = 512
 	)
 	s := startServer(t)
