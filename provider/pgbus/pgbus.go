@@ -20,11 +20,11 @@
 // PostgreSQL keeps notifications for those who listen, on disk if need be, and nothing for those who are not connected: what is on its way when a connection breaks, or the server stops, is lost for this instance. A
 // connection that breaks is made again, at once and then at growing intervals up to 5 s; listening again, the Broker is told, and asks for what it missed. The connection is tried when it was silent for five
 // seconds, and given up when the answer, or an instance's own notification, does not come. An instance that takes nothing for a minute is disconnected by the server, so that it does not fill the
-// queue of all databases; and what a frame in the table is, who comes after two minutes does not learn.
+// queue of all databases. A frame in the table is lost for who comes to read it after two minutes; see [Provider.Lost].
 //
 // # Limits
 //
-// A frame has [Config.MaxFrameBytes] at most: by default 5,985 bytes, which is what a payload holds, so that no table is needed. Larger ones cost less per event
+// A frame has [Config.MaxFrameBytes] at most: by default 5,985 bytes, which is what a payload holds, so that no table is needed. Larger ones halve the processor time of an event
 // at full speed, and pay with a table that grows by everything sent in two minutes: see the comment of the constant inlineBytes. What waits for all listeners of all databases is bounded by the server (8 GB, or
 // max_notify_queue_pages); receivers pace the senders, so that no more than 8 MiB are on the way to one. Commits that notify take place one after the other, whatever their database.
 //
