@@ -61,9 +61,9 @@ type Broker struct {
 	loops     sync.WaitGroup  // tick, send
 	loopCtx   context.Context // ends tick and send
 	stopLoops context.CancelFunc
-	rowLoop   sync.WaitGroup              // follow
+	rowLoop   sync.WaitGroup              // follow, clean
 	ended     map[site.StreamID]site.Mark // where the streams that this instance had ended; of follow, and of teardown after it
-	followCtx context.Context             // ends follow
+	followCtx context.Context             // ends follow and clean
 	stopRows  context.CancelFunc
 
 	tickWake   chan struct{} // capacity 1: Machine.Next has become earlier

@@ -92,6 +92,7 @@ func newBroker(cfg Config) *Broker {
 		o := &outlet{provider: p, name: p.Name()}
 		o.unicaster, _ = p.(provider.Unicaster)
 		o.watcher, _ = p.(provider.MemberWatcher)
+		o.cleaning.cleaner, _ = p.(provider.Cleaner)
 		b.outs = append(b.outs, o)
 	}
 	b.hand.opened, b.hand.prompt, b.hand.turn = time.Now(), cfg.prompt(), make(chan struct{}, 1)
@@ -168,6 +169,9 @@ func (b *Broker) open(ctx context.Context) error {
 	b.loops.Go(b.tick)
 	b.loops.Go(b.send)
 	b.rowLoop.Go(b.follow)
+	if b.cleans() {
+		b.rowLoop.Go(b.clean)
+	}
 	b.watchIsolation()
 	select {
 	case <-b.inStep:

@@ -68,6 +68,7 @@ type outlet struct {
 	unicaster provider.Unicaster     // or nil
 	watcher   provider.MemberWatcher // or nil
 	name      string
+	cleaning  cleaning
 
 	framesSent, bytesSent, framesReceived, failures atomic.Uint64
 	failLog                                         rate
