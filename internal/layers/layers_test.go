@@ -22,6 +22,7 @@ var allowed = map[string][]string{
 	// frames and members, not events, and no other transport.
 	"provider":              {"site"},
 	"provider/providertest": {"provider", "site"},
+	"provider/uplink":       {"provider"},
 	"provider/membus":       {"provider", "site"},
 	"provider/udpbus":       {"provider", "site"},
 	"provider/tcpbus":       {"provider", "site"},
@@ -56,7 +57,7 @@ var allowed = map[string][]string{
 // none imports a package under internal that is not in shared.
 var nested = map[string][]string{
 	"site/sqlsite/drivers": {"site", "site/sqlsite"},
-	"provider/*":           {"provider", "site"},
+	"provider/*":           {"provider", "provider/uplink", "site"},
 	"cache":                {"."},
 	"appsettings":          {".", "provider", "provider/udpbus", "provider/tcpbus", "provider/membus", "site", "site/sqlsite"},
 	"examples":             {"*"},
