@@ -89,7 +89,7 @@ func newBroker(cfg Config) *Broker {
 	b.setSelf(site.StreamID{})
 	b.keyring.Store(&keyring{})
 	for _, p := range cfg.Providers {
-		o := &outlet{provider: p, name: p.Name()}
+		o := &outlet{provider: p, name: p.Name(), idle: p.Capabilities().IdleHeartbeat}
 		o.unicaster, _ = p.(provider.Unicaster)
 		o.watcher, _ = p.(provider.MemberWatcher)
 		o.cleaning.cleaner, _ = p.(provider.Cleaner)

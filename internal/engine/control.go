@@ -167,6 +167,7 @@ func (m *Machine) sayHeartbeat(now time.Time, fx *Effects) {
 		beat.Low = s.ring.frames[0].Number
 	}
 	m.say(now, site.StreamID{}, beat, fx)
+	fx.Control[len(fx.Control)-1].Idle = m.heartbeatIn >= heartbeatIdle
 	m.sayResets(now, fx)
 	m.trimKept(now)
 	m.planDigests(now, fx)

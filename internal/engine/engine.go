@@ -196,6 +196,7 @@ type Item struct {
 type Control struct {
 	Frame []byte        // whole
 	To    site.StreamID // zero: everybody
+	Idle  bool          // it is said though nothing has happened for a while, and may be left out where that costs money
 }
 
 // Heard is a [wire.Witness] for this instance.

@@ -183,9 +183,11 @@ func (m *Machine) sayDigest(now time.Time, fx *Effects) {
 	}
 	m.digestAt = time.Time{}
 	var entries []wire.StreamMark
+	idle := true // until there is one that was not said often enough
 	for _, p := range m.peers {
 		if !p.digestAt.IsZero() && !now.Before(p.digestAt) {
 			m.nextDigest(now, p)
+			idle = idle && p.saidTimes > digestTimes
 			entries = append(entries, wire.StreamMark{Stream: p.stream, Mark: p.high})
 		}
 		m.digestAt = earlier(m.digestAt, p.digestAt)
@@ -196,10 +198,12 @@ func (m *Machine) sayDigest(now time.Time, fx *Effects) {
 		}
 		slices.SortFunc(entries, func(a, b wire.StreamMark) int { return bytes.Compare(a.Stream[:], b.Stream[:]) })
 		m.endings, m.endingsAt = nil, time.Time{}
+		idle = false
 	}
 	m.digestAt = earlier(m.digestAt, m.endingsAt)
 	for part := range slices.Chunk(entries, m.listRoom(wire.MaxStreamMarkLen, 0)) {
 		m.say(now, site.StreamID{}, wire.Digest{Entries: part}, fx)
+		fx.Control[len(fx.Control)-1].Idle = idle
 	}
 }
 
@@ -208,6 +212,10 @@ func (m *Machine) sayDigest(now time.Time, fx *Effects) {
 func (m *Machine) nextDigest(now time.Time, p *peer) {
 	p.digests++
 	p.toldAt, p.digestAt = now, time.Time{}
+	if p.said != p.high {
+		p.said, p.saidTimes = p.high, 0
+	}
+	p.saidTimes++
 	if !m.silent(now, p) {
 		return
 	}
