@@ -161,21 +161,22 @@ func TestIdle_AsMuchIsSentAsProvidersAllow(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		idle time.Duration
-		want int // frames of one instance in an hour
+		want int           // frames of one instance
+		in   time.Duration // that long
 	}{
-		{"as the protocol has it", 0, 3600},
-		{"once a minute", time.Minute, 60},
-		{"never", -1, 0},
+		{"as the protocol has it", 0, 600, 10 * time.Minute},
+		{"once a minute", time.Minute, 60, time.Hour},
+		{"never", -1, 0, time.Hour},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				q := newQuietSite(t, n, price{"paid", tt.idle})
-				time.Sleep(time.Hour)
+				time.Sleep(tt.in)
 				frames, calls := q.sent("paid")
 				if want := n * tt.want; frames < want-n || frames > want+n {
-					t.Errorf("an idle site of %d sent %d frames in an hour, want %d: %v", n, frames, want, q.meter)
+					t.Errorf("an idle site of %d sent %d frames in %v, want %d: %v", n, frames, tt.in, want, q.meter)
 				}
-				t.Logf("%d idle instances, an hour: %d frames in %d messages: %v", n, frames, calls, q.meter)
+				t.Logf("%d idle instances, %v: %d frames in %d messages: %v", n, tt.in, frames, calls, q.meter)
 
 				q.reset()
 				raise(t, q.d, q.Broker(0), 1, 1)
@@ -282,11 +283,11 @@ func TestIdle_OfTwoProvidersTheCostlyOneIsSpared(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		idle     time.Duration // of the costly one
-		want     int           // frames of one instance in an hour
+		want     int           // frames of one instance in 20 minutes
 		freeLost bool          // the other one is silent
 	}{
 		{"never", -1, 0, false},
-		{"once a minute", time.Minute, 60, false},
+		{"once a minute", time.Minute, 20, false},
 		{"never, and the other one loses everything", -1, 0, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -298,12 +299,12 @@ func TestIdle_OfTwoProvidersTheCostlyOneIsSpared(t *testing.T) {
 					t.Error("nobody told through the costly one what is known of those that fell silent")
 				}
 				q.reset()
-				time.Sleep(time.Hour)
-				if frames, _ := q.sent("free"); frames < n*3500 {
-					t.Errorf("%d frames through the free one in an hour, want %d", frames, n*3600)
+				time.Sleep(20 * time.Minute)
+				if frames, _ := q.sent("free"); frames < n*1100 {
+					t.Errorf("%d frames through the free one in 20 minutes, want %d", frames, n*1200)
 				}
 				if frames, _ := q.sent("paid"); frames < n*tt.want-n || frames > n*tt.want+n {
-					t.Errorf("%d frames through the costly one in an hour, want %d: %v", frames, n*tt.want, q.meter)
+					t.Errorf("%d frames through the costly one in 20 minutes, want %d: %v", frames, n*tt.want, q.meter)
 				}
 				t.Log(q.meter)
 				raise(t, q.d, q.Broker(1), 1, 3)
