@@ -2,6 +2,7 @@ package carillon
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,17 +120,29 @@ func (b *Broker) cleanAt(o *outlet) {
 	c.said = text
 }
 
-// longestThere reports whether this one has the smallest stream, that is the oldest epoch, of the instances of
-// this site that are there and use the provider. The others need not look then. Where two think
+// longestThere reports whether this one has the smallest stream, that is the oldest epoch, of the instances of this
+// site that use the provider, or of all if none does. The others need not look then. Where two think
 // so for a moment, both look, and what one has removed is no error for the other.
 func (b *Broker) longestThere(name string) bool {
-	self := b.self.Load().Stream
+	var first, firstUser site.StreamID
 	for _, m := range b.Members() {
-		if m.Site == b.siteID && len(m.Addresses[name]) > 0 && bytes.Compare(m.Stream[:], self[:]) < 0 {
-			return false
+		if m.Site != b.siteID {
+			continue
+		}
+		first = firstStream(first, m.Stream)
+		if len(m.Addresses[name]) > 0 {
+			firstUser = firstStream(firstUser, m.Stream)
 		}
 	}
-	return true
+	return cmp.Or(firstUser, first) == b.self.Load().Stream
+}
+
+// firstStream returns the smaller of two streams, of which the zero one is none.
+func firstStream(x, y site.StreamID) site.StreamID {
+	if x == (site.StreamID{}) || bytes.Compare(y[:], x[:]) < 0 {
+		return y
+	}
+	return x
 }
 
 // allRows reads all member rows at once, and makes sure that the answer is not older than what this
