@@ -34,10 +34,11 @@ type CleaningStats struct {
 	Waiting int // of those, without a member row, so that they may go later
 }
 
-// cleaning is what clean does at one provider. The janitor belongs to clean.
+// cleaning is what clean does at one provider.
 type cleaning struct {
-	cleaner provider.Cleaner // nil: there is nothing to clean
+	// Of clean.
 	janitor *janitor.Janitor // nil while another instance does it
+	of      provider.Cleaner // that it asks
 	said    string           // the last problem that was logged
 
 	looks, removed, failures atomic.Uint64
@@ -51,9 +52,15 @@ func (c *cleaning) stats() CleaningStats {
 	}
 }
 
+// cleaner returns the provider if instances leave something at its service, and nil otherwise.
+func (o *outlet) cleaner() provider.Cleaner {
+	c, _ := o.provider.(provider.Cleaner)
+	return c
+}
+
 // cleans reports whether there is a provider at whose service instances leave something.
 func (b *Broker) cleans() bool {
-	return slices.ContainsFunc(b.outs, func(o *outlet) bool { return o.cleaning.cleaner != nil })
+	return slices.ContainsFunc(b.outs, func(o *outlet) bool { return o.cleaner() != nil })
 }
 
 // clean removes what ended instances left at the services of providers, now and then, until followCtx ends.
@@ -67,9 +74,7 @@ func (b *Broker) clean() {
 		case <-timer.C:
 		}
 		for _, o := range b.outs {
-			if o.cleaning.cleaner != nil {
-				b.cleanAt(o)
-			}
+			b.cleanAt(o)
 		}
 		timer.Reset(cleanIn())
 	}
@@ -77,15 +82,15 @@ func (b *Broker) clean() {
 
 func cleanIn() time.Duration { return cleanEvery*3/4 + rand.N(cleanEvery/2) }
 
-// cleanAt does it at one provider, if it is this instance's turn.
+// cleanAt does it at one provider, if there is something to do and it is this instance's turn.
 func (b *Broker) cleanAt(o *outlet) {
-	c := &o.cleaning
-	if !b.longestThere(o.name) {
+	c, cleaner := &o.cleaning, o.cleaner()
+	if cleaner == nil || !b.longestThere(o.name) {
 		c.janitor = nil // what it has seen may be different when it is its turn again
 		return
 	}
-	if c.janitor == nil {
-		c.janitor = janitor.New(c.cleaner, b.siteID, b.allRows, janitor.Grace(b.cfg.Lease))
+	if c.janitor == nil || c.of != cleaner {
+		c.janitor, c.of = janitor.New(cleaner, b.siteID, b.allRows, janitor.Grace(b.cfg.Lease)), cleaner
 	}
 	ctx, cancel := context.WithTimeout(b.followCtx, cleanTimeout)
 	defer cancel()

@@ -92,7 +92,6 @@ func newBroker(cfg Config) *Broker {
 		o := &outlet{provider: p, name: p.Name(), idle: p.Capabilities().IdleHeartbeat}
 		o.unicaster, _ = p.(provider.Unicaster)
 		o.watcher, _ = p.(provider.MemberWatcher)
-		o.cleaning.cleaner, _ = p.(provider.Cleaner)
 		b.outs = append(b.outs, o)
 	}
 	b.hand.opened, b.hand.prompt, b.hand.turn = time.Now(), cfg.prompt(), make(chan struct{}, 1)
