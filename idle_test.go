@@ -177,6 +177,9 @@ func TestIdle_AsMuchIsSentAsProvidersAllow(t *testing.T) {
 				if want := n * tt.want; frames < want-n || frames > want+n {
 					t.Errorf("an idle site of %d sent %d frames in %v, want %d: %v", n, frames, tt.in, want, q.meter)
 				}
+				if kept := q.Broker(1).Stats().Repair.CacheBytes; kept > 0 {
+					t.Errorf("%v after the last event %d bytes are still kept to repair it; want a minute or two", tt.in, kept)
+				}
 				t.Logf("%d idle instances, %v: %d frames in %d messages: %v", n, tt.in, frames, calls, q.meter)
 
 				q.reset()

@@ -279,6 +279,7 @@ func (m *Machine) Tick(now time.Time, fx *Effects) {
 	if !m.heartbeatAt.IsZero() && !now.Before(m.heartbeatAt) {
 		m.sayHeartbeat(now, fx)
 	}
+	m.trimKeptAtTimes(now)
 	m.expire(now, fx)
 	for _, p := range m.gappy {
 		m.sayNAKs(now, p, fx)
@@ -311,6 +312,7 @@ func (m *Machine) Next() time.Time {
 	at = earlier(at, m.held.retryAt)
 	at = earlier(at, m.again.nextAt)
 	at = earlier(at, m.digestAt)
+	at = earlier(at, m.trimAt)
 	if !m.send.stalledAt.IsZero() {
 		at = earlier(at, m.stallNext())
 	}

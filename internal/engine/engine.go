@@ -262,6 +262,7 @@ type Machine struct {
 	ackFrames   int                    // the same in frames
 	ackedLast   site.StreamID          // that an ACK named last
 	digestAt    time.Time              // next DIGEST
+	trimAt      time.Time              // when frames kept of others are looked through, if no heartbeat does it
 	endings     map[site.StreamID]bool // ended streams to tell of, as somebody does not know
 	endingsAt   time.Time
 	started     bool

@@ -66,6 +66,9 @@ func (m *Machine) keep(now time.Time, p *peer, number uint64, frame []byte) {
 	}
 	p.kept.add(kept{number: number, frame: frame, at: now})
 	p.kept.trim(now, m.cfg.CacheBytes/(len(m.peers)+len(m.past)))
+	if m.trimAt.IsZero() && m.idleHeartbeat() == 0 { // else our heartbeats see to it
+		m.trimAt = now.Add(keptFor)
+	}
 }
 
 func (k *keeping) add(f kept) {
@@ -107,6 +110,18 @@ func (m *Machine) trimKept(now time.Time) {
 		if k.trim(now, share); len(k.frames) == 0 {
 			delete(m.past, s)
 		}
+	}
+}
+
+// trimKeptAtTimes does it where no heartbeat does, as long as there is something kept.
+func (m *Machine) trimKeptAtTimes(now time.Time) {
+	if m.trimAt.IsZero() || now.Before(m.trimAt) {
+		return
+	}
+	m.trimAt = time.Time{}
+	m.trimKept(now)
+	if len(m.past) > 0 || slices.ContainsFunc(m.peers, func(p *peer) bool { return len(p.kept.frames) > 0 }) {
+		m.trimAt = now.Add(keptFor)
 	}
 }
 
