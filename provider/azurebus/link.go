@@ -2,7 +2,6 @@ package azurebus
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -40,8 +39,8 @@ func (p *Provider) open(ctx context.Context, env provider.Env) (*link, error) {
 	l.settling.init(l)
 	defer context.AfterFunc(ctx, l.wire.hangUp)()
 	if err := l.attach(ctx); err != nil {
-		if why := l.wire.why(); why != nil && ctx.Err() == nil {
-			err = why // what the SDK says of it is less exact
+		if why := l.wire.why(); why != nil && isLost(err) {
+			err = why // which the SDK does not let out
 		}
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()
@@ -68,8 +67,14 @@ func (l *link) attach(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := sender.NewMessageBatch(ctx, nil); err != nil {
+	batch, err := sender.NewMessageBatch(ctx, nil)
+	if err != nil {
 		return err
+	}
+	for body := range pack([][]byte{make([]byte, l.p.cfg.maxFrameBytes)}) {
+		if err := batch.AddMessage(l.message(l.p.cfg.subscription, body), nil); err != nil {
+			return err
+		}
 	}
 	for _, topic := range l.p.topics(l.env) {
 		r, err := l.client.NewReceiverForSubscription(topic, l.p.cfg.subscription, nil)
@@ -92,9 +97,24 @@ func (l *link) Wait(ctx context.Context) error {
 	case err := <-l.broken:
 		return l.p.explain(err)
 	case <-l.wire.lost:
-		return l.p.explain(fmt.Errorf("connection lost: %w", l.wire.why()))
 	}
+	// The SDK closes the connection also when the service refuses something, and says afterwards what that was.
+	patience := time.NewTimer(reasonPatience)
+	defer patience.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-l.broken:
+		if !isLost(err) {
+			return l.p.explain(err)
+		}
+	case <-patience.C: // a receiver waits for the Broker
+	}
+	return l.p.explain(l.wire.why())
 }
+
+// reasonPatience is how long a receiver may take to say why the connection was closed.
+const reasonPatience = time.Second
 
 // breaks ends Wait.
 func (l *link) breaks(err error) {
@@ -132,6 +152,21 @@ func (l *link) sender(topic string) (*azservicebus.Sender, error) {
 	l.senders[topic] = s
 	return s, nil
 }
+
+// drop forgets a sender, so that the next use attaches anew. The SDK goes on with one that was refused for good, whatever has become of
+// the reason.
+func (l *link) drop(topic string, s *azservicebus.Sender) {
+	l.mu.Lock()
+	if l.senders[topic] == s {
+		delete(l.senders, topic)
+	}
+	l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(l.ctx, dropTimeout)
+	defer cancel()
+	s.Close(ctx)
+}
+
+const dropTimeout = time.Second
 
 // A throttle keeps quiet for a while after the service has said that it is too busy, as it asks everybody to.
 type throttle struct {

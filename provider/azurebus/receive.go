@@ -35,8 +35,9 @@ func newInbox(l *link, topic string, r *azservicebus.Receiver) *inbox {
 	return &inbox{link: l, topic: topic, receiver: r, arrived: make(chan *azservicebus.ReceivedMessage, queued)}
 }
 
-// at once: what is there is returned without waiting for more.
-var atOnce = &azservicebus.ReceiveMessagesOptions{TimeAfterFirstMessage: time.Nanosecond}
+// gather is how long a call waits for more after the first message. The fewer calls, the less arrives between two of them and is given
+// back: without waiting, at 1,000 messages a second, that was one in twenty.
+const gather = 5 * time.Millisecond
 
 // detachedPause lies between two attempts to attach again, when the service detaches without saying why.
 const detachedPause = time.Second
@@ -45,12 +46,13 @@ const detachedPause = time.Second
 func (in *inbox) receive() {
 	defer close(in.arrived)
 	l := in.link
+	options := &azservicebus.ReceiveMessagesOptions{TimeAfterFirstMessage: gather}
 	var detached time.Time
 	for {
 		if !l.settling.room() {
 			return
 		}
-		messages, err := in.receiver.ReceiveMessages(l.ctx, prefetch, atOnce)
+		messages, err := in.receiver.ReceiveMessages(l.ctx, prefetch, options)
 		for _, m := range messages {
 			in.heard.Store(true)
 			select {

@@ -44,7 +44,9 @@ func (l *link) publish(ctx context.Context, topic, to string, frames [][]byte) e
 	}
 	s, err := l.sender(topic)
 	if err == nil {
-		err = l.send(ctx, s, to, frames)
+		if err = l.send(ctx, s, to, frames); isRefused(err) {
+			l.drop(topic, s)
+		}
 	}
 	l.busy.tell(time.Now(), err)
 	return l.p.explain(err)

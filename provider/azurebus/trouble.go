@@ -68,21 +68,22 @@ func (p *Provider) diagnose(err error) (what, remedy string) {
 		return "the namespace is throttled", "it is tried again in a few seconds; if that lasts, raise fewer or larger events, or take the Premium tier"
 	case condition == amqp.ErrCondResourceLimitExceeded:
 		return "the topic is full, or another quota of the namespace is used up (" + said(err) + ")",
-			"subscriptions of instances that are gone may hold the messages: remove them (carillon janitor), or raise the topic's size"
+			"subscriptions of instances that are gone may hold the messages: remove them, as the janitor does, or raise the topic's size"
 	case condition == amqp.ErrCondMessageSizeExceeded, errors.Is(err, azservicebus.ErrMessageTooLarge):
 		return "the namespace takes no message of that size", "lower MaxFrameBytes, on all instances or on this one"
 	case isDNS && dns.IsNotFound:
 		return fmt.Sprintf("the host %q is not known", dns.Name), "correct the namespace, or the name server"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nobody listens there (" + said(err) + ")", "correct the namespace, or start the emulator"
+	case strings.Contains(err.Error(), "unexpected protocol"): // which go-amqp has no type for
+		return "the server there is none of Service Bus (" + said(err) + ")", "correct the namespace"
 	case isRecord:
 		return "it does not speak TLS there", "for an emulator, write UseDevelopmentEmulator=true into the connection string"
 	case isCertificate:
 		return "its certificate is not accepted: " + firstLine(certificate.Error()), "make this system trust who signed it, or set TLS"
 	case errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
 		return "no answer in time", "is port 5671 open to the outside? If only 443 is, set NewWebSocketConn"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed),
-		errors.Is(err, errReplaced), code == azservicebus.CodeConnectionLost, code == azservicebus.CodeClosed:
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed), isLost(err):
 		return "the connection is lost (" + said(err) + ")", "it is made again by itself"
 	}
 	return said(err), "it is tried again while the instance runs"
@@ -137,6 +138,20 @@ func isNotFound(err error) bool {
 	return conditionOf(err) == amqp.ErrCondNotFound || ok && e.Code == azservicebus.CodeNotFound
 }
 
+// isLost reports whether err says that the connection is gone, without a reason.
+func isLost(err error) bool {
+	e, ok := errors.AsType[*azservicebus.Error](err)
+	return errors.Is(err, errReplaced) || ok && (e.Code == azservicebus.CodeConnectionLost || e.Code == azservicebus.CodeClosed)
+}
+
+// isRefused reports whether the service has ended the link that err comes from.
+func isRefused(err error) bool {
+	e, ok := errors.AsType[*azservicebus.Error](err)
+	condition := conditionOf(err)
+	return isNotFound(err) || condition == condDisabled || condition == condForbidden || condition == amqp.ErrCondUnauthorizedAccess ||
+		ok && e.Code == azservicebus.CodeUnauthorizedAccess
+}
+
 func isBusy(err error) bool { return conditionOf(err) == condBusy }
 
 func isTimeout(err error) bool {
@@ -144,12 +159,21 @@ func isTimeout(err error) bool {
 	return ok && n.Timeout()
 }
 
-// said returns what the service or the system said, for people.
+// said returns what the service or the system said, for people. The SDK lets out only as text what it has wrapped.
 func said(err error) string {
+	text := err.Error()
 	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Description != "" {
-		return firstLine(e.Description)
+		text = e.Description
 	}
-	return firstLine(err.Error())
+	if e, ok := errors.AsType[*azservicebus.Error](err); ok {
+		text = strings.TrimPrefix(text, "("+string(e.Code)+"): ")
+	}
+	for _, label := range []string{"Description: ", "description: "} {
+		if _, after, ok := strings.Cut(text, label); ok {
+			text, _, _ = strings.Cut(after, ", Info: map[")
+		}
+	}
+	return strings.TrimSuffix(firstLine(text), ".")
 }
 
 // firstLine returns the beginning of s, for people.

@@ -186,7 +186,7 @@ func decodeCompound(code byte, data []byte, depth int) (any, error) {
 		}
 		count, data = int(binary.BigEndian.Uint32(data)), data[4:]
 	}
-	var values list
+	values := list{}
 	if code >= 0xe0 {
 		if len(data) < 1 {
 			return nil, errShort
