@@ -1,6 +1,7 @@
 package azurebus
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +50,7 @@ func TestSend_CostsWhatItMust(t *testing.T) {
 		{"a frame", []string{"x"}, false, emulator.Operations{Sends: 1, Deliveries: 2, Completes: 2, Units: 5}},
 		{"a thousand small frames", small, false, emulator.Operations{Sends: 1, Deliveries: 2, Completes: 2, Units: 5}},
 		{"240 KiB", big, false, emulator.Operations{Sends: 1, Deliveries: 2, Completes: 2, Units: 3*4 + 2}},
+		{"600 KiB", slices.Repeat(big[:5], 4), false, emulator.Operations{Sends: 3, Deliveries: 6, Completes: 6, Units: 3*(4+4+2) + 6}},
 		{"a frame for one", []string{"x"}, true, emulator.Operations{Sends: 1, Deliveries: 1, Completes: 1, Units: 3}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -245,6 +245,12 @@ func TestProvider_HearsTheSitesThatAreAccepted(t *testing.T) {
 	}
 	hears(t, there, "answer")
 	_, subscription := own(here)
+	if _, err := manager(t, e).DeleteSubscription(t.Context(), topicOf(defaultPrefix, other), subscription, nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the one that was removed is made again, beside the one that was not", func() bool {
+		return there.Provider.Send(t.Context(), bytesOf("again")) == nil && here.Heard([]byte("again"), 10*time.Millisecond)
+	})
 	here.Close()
 	for _, topic := range e.Topics() {
 		if slices.Contains(e.Subscriptions(topic), subscription) {

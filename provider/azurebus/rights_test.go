@@ -320,3 +320,14 @@ func TestNew_RefusesWhatCannotBe(t *testing.T) {
 		})
 	}
 }
+
+func TestExplain_IsOneLine(t *testing.T) {
+	p := newProvider(t, Config{ConnectionString: "Endpoint=sb://x;SharedAccessKeyName=a;SharedAccessKey=b"})
+	err := p.explain(errors.New("first\nsecond " + strings.Repeat("x", 1000)))
+	if text := err.Error(); strings.Contains(text, "\n") || len(text) > 400 {
+		t.Errorf("%q", text)
+	}
+	if p.explain(err) != err || p.explain(context.Canceled) != context.Canceled || p.explain(nil) != nil {
+		t.Error("what is explained, or needs no explanation, is explained")
+	}
+}
