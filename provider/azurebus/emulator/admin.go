@@ -49,7 +49,7 @@ type description struct {
 type rule struct {
 	Filter struct {
 		Type          string `xml:"http://www.w3.org/2001/XMLSchema-instance type,attr"`
-		SqlExpression string
+		SQLExpression string `xml:"SqlExpression"`
 	}
 	Name string
 }
@@ -223,7 +223,7 @@ func (e *Emulator) newSubscription(t *topic, name string, d *description) (s *su
 		s.lock = e.options.LockDuration
 	}
 	if r := d.DefaultRuleDescription; r != nil {
-		s.rule, s.sql = r.Name, r.Filter.SqlExpression
+		s.rule, s.sql = r.Name, r.Filter.SQLExpression
 		switch r.Filter.Type {
 		case "TrueFilter":
 		case "SqlFilter":
