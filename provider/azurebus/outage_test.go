@@ -14,7 +14,7 @@ import (
 	"github.com/carillon-go/carillon/provider/providertest"
 )
 
-func TestProvider_LosesNothingSilentlyInOutages(t *testing.T) {
+func TestProvider_LosesNothingSilentlyWhenItsServerIsKilled(t *testing.T) {
 	e := startEmulator(t, emulator.Options{LockDuration: time.Second})
 	carillontest.Outages{
 		Provider: func(int) provider.Provider { return newProvider(t, config(e)) },

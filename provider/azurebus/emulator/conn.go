@@ -381,6 +381,7 @@ func (s *session) settle(d list) {
 			e.complete(k)
 		case state.code == codeReleased, state.code == codeModified:
 			e.operations.Released++
+			e.operations.Wasted += units(k.message.size)
 			e.giveBack(k, state.code == codeModified)
 			e.pump(k.sub)
 		}

@@ -56,6 +56,7 @@ type Operations struct {
 	Deliveries int // messages handed to receivers
 	Completes  int
 	Released   int // deliveries given back
+	Wasted     int // units of these
 	Peeks      int
 	Tokens     int // proofs of identity
 	Admin      int // requests to the administration
