@@ -24,7 +24,8 @@ var weight = map[string][]string{
 	"pgbus": {
 		"github.com/jackc/pgpassfile", "github.com/jackc/pgservicefile", "github.com/jackc/pgx/v5", "github.com/jackc/puddle/v2",
 	},
-	"redisbus": {"github.com/redis/rueidis"},
+	"rabbitbus": {"github.com/rabbitmq/amqp091-go"},
+	"redisbus":  {"github.com/redis/rueidis"},
 }
 
 // Whoever takes one transport shall not carry the SDKs of the others.
