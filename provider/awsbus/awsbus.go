@@ -80,8 +80,9 @@ type Provider struct {
 	made   made
 }
 
-// times are changed by tests alone.
+// times are other than defaultTimes in tests alone.
 type times struct {
+	poll   time.Duration // for which a call to receive waits, whole seconds
 	linger time.Duration // for which a deletion waits for others
 	check  time.Duration // between two looks whether the subscriptions are there
 	probe  time.Duration // for which what tries out the way is waited for, before it is sent again
@@ -90,7 +91,10 @@ type times struct {
 	remove time.Duration // for what is removed by Close
 }
 
-var defaultTimes = times{linger: time.Second, check: 15 * time.Minute, probe: 2 * time.Second, way: 20 * time.Second, answer: 10 * time.Second, remove: time.Second}
+var defaultTimes = times{
+	poll: 20 * time.Second, linger: time.Second, check: 15 * time.Minute, probe: 2 * time.Second, way: 20 * time.Second,
+	answer: 10 * time.Second, remove: time.Second,
+}
 
 // members is where the others are: of which site, and which instance.
 type members struct {

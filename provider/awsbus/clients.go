@@ -2,6 +2,7 @@ package awsbus
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -37,6 +38,7 @@ func newClients(cfg Config) clients {
 	if c.own != nil {
 		cfg.AWS.HTTPClient = c.own
 	}
+	cfg.AWS.HTTPClient = plainBodies{cfg.AWS.HTTPClient}
 	if cfg.Endpoint != "" {
 		cfg.AWS.BaseEndpoint = &cfg.Endpoint
 	}
@@ -59,6 +61,19 @@ func closable(b *awshttp.BuildableClient) *http.Client {
 		Timeout:       b.GetTimeout(),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // signatures are for one host
 	}
+}
+
+// plainBodies is a client that is given bodies which can only be read. Those of the SDK can write themselves as well, and once the
+// SDK has closed one, which it does as soon as there is a response, they answer the transport's question for more with io.EOF as an error. If
+// the response was that quick, the transport then closes the connection while the response is read from it.
+type plainBodies struct{ aws.HTTPClient }
+
+// Do implements [aws.HTTPClient].
+func (c plainBodies) Do(r *http.Request) (*http.Response, error) {
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = struct{ io.ReadCloser }{r.Body}
+	}
+	return c.HTTPClient.Do(r)
 }
 
 // newRetryer returns what repeats calls that the service refused or failed at, and no others: when a connection breaks, what was

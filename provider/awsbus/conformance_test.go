@@ -2,6 +2,7 @@ package awsbus
 
 import (
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,8 +17,10 @@ func harness(o awsbustest.Options) providertest.Harness {
 	o.DeletedRecently = 200 * time.Millisecond // else a queue that was removed is away for a minute
 	return providertest.HarnessFunc(func(tb testing.TB, n int) *providertest.Network {
 		e := awsbustest.Start(tb, o)
+		var relays []*providertest.Relay
+		var providers []*Provider
 		network := &providertest.Network{
-			FloodBytes: 4 << 20, // nothing is too much for a queue, and the emulator is not fast
+			FloodBytes: 2 << 20, // nothing is too much for a queue, and the emulator is not fast
 			Restart:    func() { e.Stop(); e.Restart() },
 			Broken: func() provider.Provider {
 				return newTest(tb, Config{AWS: e.Config(), Endpoint: "http://127.0.0.1:1"})
@@ -32,11 +35,12 @@ func harness(o awsbustest.Options) providertest.Harness {
 			},
 			IgnoreGoroutine: func(stack string) bool {
 				return strings.Contains(stack, "net/http.(*conn).serve") || strings.Contains(stack, "net/http.(*connReader)") ||
-					strings.Contains(stack, "awsbustest.(*Emulator)")
+					strings.Contains(stack, "awsbustest.(*Emulator)") ||
+					// One that runs opens connections when it likes. None may be left when all are closed; of a Start
+					// that fails see TestStart_LeavesNothingBehind.
+					strings.Contains(stack, "net/http.(*Transport)") && slices.ContainsFunc(providers, (*Provider).runs)
 			},
 		}
-		var relays []*providertest.Relay
-		var providers []*Provider
 		for range n {
 			r := providertest.NewRelay(tb, e.Address())
 			p := newTest(tb, Config{AWS: e.Config(), Endpoint: "http://" + r.Addr()})
@@ -59,6 +63,11 @@ func harness(o awsbustest.Options) providertest.Harness {
 
 func TestProvider_KeepsTheContract(t *testing.T) {
 	providertest.Run(t, harness(awsbustest.Options{}))
+}
+
+// Messages overtake each other, every third one comes twice, and no filter has taken effect.
+func TestProvider_KeepsTheContractAtItsWorst(t *testing.T) {
+	providertest.Run(t, harness(awsbustest.Options{Reorder: true, Repeat: 3, LateFilters: true}))
 }
 
 func BenchmarkProvider(b *testing.B) {

@@ -59,6 +59,12 @@ func start(tb testing.TB, e *awsbustest.Emulator, n int) []*providertest.Endpoin
 	return all
 }
 
+// runs reports whether p has been started and not closed.
+func (p *Provider) runs() bool {
+	_, ok := p.keeper.Link()
+	return ok
+}
+
 func of(e *providertest.Endpoint) *Provider { return e.Provider.(*Provider) }
 
 // carry sends a frame again and again until it is heard.

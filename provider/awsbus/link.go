@@ -22,7 +22,6 @@ import (
 )
 
 const (
-	longPoll   = 20 * time.Second // the longest there is
 	retention  = 10 * time.Minute // what is older, the Broker has told as missed long ago
 	visibility = 30 * time.Second // for which what was received stays away
 	tagSite    = "carillon:site"
@@ -34,8 +33,9 @@ type link struct {
 	env    provider.Env
 	topics map[site.ID]string // ARNs, of all sites whose frames are accepted
 
-	ctx context.Context // ends with the link; its cause is why
-	end context.CancelCauseFunc
+	ctx   context.Context // ends with the link; its cause is why
+	end   context.CancelCauseFunc
+	tasks sync.WaitGroup
 
 	made made
 }
@@ -67,6 +67,8 @@ func (p *Provider) connect(ctx context.Context, env provider.Env) (*link, error)
 		return nil, err
 	}
 	l.made = p.remember(func(m *made) { m.proven = true })
+	l.tasks.Go(func() { p.finished.run(l.ctx, p.times.linger, l.deleteMessages) })
+	l.tasks.Go(l.watch)
 	return l, nil
 }
 
@@ -115,10 +117,9 @@ func (l *link) openQueue(ctx context.Context, policy string) error {
 	out, err := p.clients.sqs.CreateQueue(ctx, &sqs.CreateQueueInput{
 		QueueName: &p.queue,
 		Attributes: map[string]string{
-			attributePolicy:                 policy,
-			"MessageRetentionPeriod":        seconds(retention),
-			"VisibilityTimeout":             seconds(visibility),
-			"ReceiveMessageWaitTimeSeconds": seconds(longPoll),
+			attributePolicy:          policy,
+			"MessageRetentionPeriod": seconds(retention),
+			"VisibilityTimeout":      seconds(visibility),
 		},
 		Tags: map[string]string{tagSite: l.env.Site.String()},
 	})
@@ -164,19 +165,19 @@ func (l *link) subscribe(ctx context.Context, topic, queue string) error {
 func (l *link) tryOut(ctx context.Context) error {
 	p := l.p
 	limit := time.Now().Add(p.times.way)
-	if deadline, ok := ctx.Deadline(); ok { // to be able to say what is wrong, instead of that time is over
-		if earlier := time.Now().Add(time.Until(deadline) * 3 / 4); earlier.Before(limit) {
+	if deadline, ok := ctx.Deadline(); ok { // to be able to say what is wrong, instead of that time is over; the last poll may be a second late
+		if earlier := time.Now().Add(time.Until(deadline)*3/4 - time.Second); earlier.Before(limit) {
 			limit = earlier
 		}
 	}
 	nonce := string(newInstanceID())
-	for time.Now().Before(limit) {
+	for first := true; first || time.Now().Before(limit); first = false {
 		if err := l.publishBodies(ctx, l.topics[l.env.Site], fromProbe, string(p.own), []string{nonce}); err != nil {
 			return err
 		}
 		for again := time.Now().Add(p.times.probe); time.Now().Before(again); {
 			// A poll ends by itself: one that is broken off might take messages with it.
-			messages, err := l.poll(ctx, max(time.Second, min(longPoll, time.Until(again))))
+			messages, err := l.poll(ctx, max(time.Second, min(p.times.poll, time.Until(again))))
 			if err != nil {
 				return err
 			}
@@ -253,18 +254,14 @@ func attribute(m sqstypes.Message, name string) string {
 // Wait implements [uplink.Link]: it receives.
 func (l *link) Wait(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { l.end(ctx.Err()) })()
-	var tasks sync.WaitGroup
-	tasks.Go(func() { l.p.finished.run(l.ctx, l.p.times.linger, l.deleteMessages) })
-	tasks.Go(l.watch)
 	for l.ctx.Err() == nil {
-		messages, err := l.poll(l.ctx, longPoll)
+		messages, err := l.poll(l.ctx, l.p.times.poll)
 		if err != nil {
 			l.end(err)
 			break
 		}
 		l.take(messages, "")
 	}
-	tasks.Wait()
 	return context.Cause(l.ctx)
 }
 
@@ -291,6 +288,7 @@ func (l *link) watch() {
 // Close implements [uplink.Link]. What the services keep is the Provider's.
 func (l *link) Close(context.Context) {
 	l.end(provider.ErrClosed)
+	l.tasks.Wait()
 	l.p.clients.close()
 }
 

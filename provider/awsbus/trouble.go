@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 	"syscall"
 
@@ -62,7 +63,7 @@ func (p *Provider) diagnose(call string, err error) (what, remedy string) {
 		return fmt.Sprintf("the host %q is not known", dns.Name), fmt.Sprintf("check Region, which is %q, or Endpoint", p.cfg.Region)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nobody listens at " + p.place(), "check Endpoint, and whether it is running"
-	case isUnknown, isName, isRecord:
+	case isUnknown, isName, isRecord, errors.Is(err, http.ErrSchemeMismatch):
 		return "TLS at " + p.place() + " fails: " + firstLine(tlsError(err)), "check Endpoint, the trusted authorities (AWS_CA_BUNDLE), and proxies in between"
 	case isTimeout(err):
 		return "no answer from " + p.place(), "is the network to it up, and no firewall in between?"
@@ -93,6 +94,8 @@ func (p *Provider) diagnoseCode(call, code, message string) (what, remedy string
 		return false
 	}
 	switch {
+	case has("KMS"):
+		return "the key of the encryption cannot be used (" + code + ")", "let SNS and this role use it, in the key's policy"
 	case has("AccessDenied", "AuthorizationError", "NotAuthorized"):
 		return "the right is missing", fmt.Sprintf("allow %s to this user or role on %s, in its IAM policy, and see that no other policy denies it", call, p.resources(call))
 	case has("ExpiredToken"):
@@ -109,8 +112,6 @@ func (p *Provider) diagnoseCode(call, code, message string) (what, remedy string
 		return "the account does not use the service in " + p.cfg.Region, "enable the region, or check Endpoint"
 	case has("Throttl", "TooManyRequests", "SlowDown", "RequestLimitExceeded"):
 		return "Amazon limits the rate", "it is tried on; if it stays, raise the quota of the account (Service Quotas)"
-	case has("KMS"):
-		return "the key of the encryption cannot be used (" + code + ")", "let SNS and this role use it, in the key's policy"
 	case has("QueueDeletedRecently"):
 		return "the queue was deleted", "SQS lets it be made again after a minute; nothing to do"
 	case has("LimitExceeded", "OverLimit"):

@@ -61,6 +61,7 @@ type Emulator struct {
 	faults  func(action string) *Fault
 	entries func(action string, i int) bool
 	counts  map[string]int
+	conns   map[net.Conn]bool
 	state
 }
 
@@ -98,7 +99,7 @@ func Start(tb testing.TB, o Options) *Emulator {
 	o.Account = cmp.Or(o.Account, "123456789012")
 	o.FilterPolicies = cmp.Or(o.FilterPolicies, 200)
 	o.DeletedRecently = cmp.Or(o.DeletedRecently, time.Minute)
-	e := &Emulator{opts: o, counts: make(map[string]int), users: make(map[string]*user)}
+	e := &Emulator{opts: o, counts: make(map[string]int), users: make(map[string]*user), conns: make(map[net.Conn]bool)}
 	e.Forget()
 	e.AddUser(defaultKey, defaultSecret, "")
 	if err := e.listen("127.0.0.1:0"); err != nil {
@@ -139,7 +140,7 @@ func (e *Emulator) listen(address string) error {
 		e.address = ln.Addr().String()
 	}
 	e.stopped, e.serving = make(chan struct{}), make(chan struct{})
-	e.server = &http.Server{Handler: http.HandlerFunc(e.serve)}
+	e.server = &http.Server{Handler: http.HandlerFunc(e.serve), ConnState: e.connChanged}
 	go func(s *http.Server, done chan struct{}) {
 		defer close(done)
 		s.Serve(ln)
@@ -206,6 +207,23 @@ func (e *Emulator) ResetCalls() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	clear(e.counts)
+}
+
+// Connections returns how many connections are open.
+func (e *Emulator) Connections() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.conns)
+}
+
+func (e *Emulator) connChanged(c net.Conn, s http.ConnState) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s == http.StateClosed {
+		delete(e.conns, c)
+	} else {
+		e.conns[c] = true
+	}
 }
 
 const maxRequest = 4 << 20
