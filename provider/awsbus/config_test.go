@@ -3,6 +3,7 @@ package awsbus
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -86,6 +87,10 @@ func TestPlainBodies_CanOnlyBeRead(t *testing.T) {
 	c.Do(r)
 	if _, ok := got.(io.WriterTo); ok {
 		t.Error("the body can write itself")
+	}
+	if used := newClients(Config{AWS: withSecret()}); fmt.Sprintf("%T %T", used.sns.Options().HTTPClient, used.sqs.Options().HTTPClient) !=
+		"awsbus.plainBodies awsbus.plainBodies" {
+		t.Errorf("the clients use %T and %T", used.sns.Options().HTTPClient, used.sqs.Options().HTTPClient)
 	}
 	if b, err := io.ReadAll(got); string(b) != "body" || err != nil {
 		t.Errorf("the body is %q, %v", b, err)

@@ -219,6 +219,10 @@ func TestDone_DeletingFailsForAWhile(t *testing.T) {
 	})
 	carry(t, all[0], all[1], "first")
 	carry(t, all[0], all[1], "second")
+	e.ResetCalls()
+	if !eventually(func() bool { return e.Calls()["sqs:DeleteMessageBatch"] > 0 }) {
+		t.Error("it is not tried")
+	}
 	e.SetFaults(nil)
 	if !eventually(func() bool { _, _, n := e.Queue(of(all[1]).queue); return n == 0 }) {
 		t.Error("messages are left")
@@ -257,6 +261,27 @@ func TestReceive_RedeliversWhatWasNotFinished(t *testing.T) {
 	mu.Unlock()
 	if !eventually(func() bool { _, _, n := e.Queue(of(all[1]).queue); return n == 0 }) {
 		t.Error("it is not deleted")
+	}
+}
+
+// A call breaks off while it carries messages. They stay away for 30 s, so the Broker must hear of it now.
+func TestReceive_TellsThatAnAnswerWasLost(t *testing.T) {
+	e := awsbustest.Start(t, awsbustest.Options{})
+	all := start(t, e, 2)
+	e.Lose("sqs:ReceiveMessage")
+	if err := all[0].Provider.Send(t.Context(), [][]byte{[]byte("lost")}); err != nil {
+		t.Fatal(err)
+	}
+	if !eventually(func() bool { return all[1].Reconnects() == 1 }) {
+		t.Error("Reconnected is not called")
+	}
+	carry(t, all[0], all[1], "another")
+	if all[1].Heard([]byte("lost"), 0) {
+		t.Error("what was lost is heard; then this test shows nothing")
+	}
+	e.Redeliver()
+	if !all[1].Heard([]byte("lost"), patience) {
+		t.Error("it does not come again")
 	}
 }
 

@@ -178,6 +178,9 @@ func (l *link) tryOut(ctx context.Context) error {
 		for again := time.Now().Add(p.times.probe); time.Now().Before(again); {
 			// A poll ends by itself: one that is broken off might take messages with it.
 			messages, err := l.poll(ctx, max(time.Second, min(p.times.poll, time.Until(again))))
+			if _, gone := errors.AsType[*sqstypes.QueueDoesNotExist](err); gone { // a new one may need a second to be known everywhere
+				err = pause(ctx, p.times.probe/2)
+			}
 			if err != nil {
 				return err
 			}
@@ -212,7 +215,7 @@ func (l *link) poll(ctx context.Context, wait time.Duration) ([]sqstypes.Message
 	})
 	if err != nil {
 		if context.Cause(ctx) == errNoAnswer {
-			err = errNoAnswer
+			err = fmt.Errorf("%w: %w", errNoAnswer, err)
 		}
 		if _, gone := errors.AsType[*sqstypes.QueueDoesNotExist](err); gone {
 			p.remember(func(m *made) { m.proven = false })

@@ -66,6 +66,36 @@ func TestLink_IsMadeAgain(t *testing.T) {
 	}
 }
 
+// The topic is gone: who publishes hears of it at once, and the topic is made again.
+func TestSend_MakesATopicThatIsGone(t *testing.T) {
+	e := awsbustest.Start(t, awsbustest.Options{})
+	a := start(t, e, 1)[0]
+	e.DeleteTopics()
+	if err := a.Provider.Send(t.Context(), [][]byte{[]byte("into nothing")}); err == nil || !strings.Contains(err.Error(), "the topic is gone; it is made again") {
+		t.Errorf("Send: %v", err)
+	}
+	if !eventually(func() bool { return a.Reconnects() > 0 }) {
+		t.Fatal("Reconnected is not called")
+	}
+	b := start(t, e, 1)[0]
+	carry(t, b, a, "after")
+	carry(t, a, b, "after")
+}
+
+func TestSend_NoticesSilence(t *testing.T) {
+	t.Parallel() // it mostly waits
+	e := awsbustest.Start(t, awsbustest.Options{})
+	relay := providertest.NewRelay(t, e.Address())
+	p := newTest(t, Config{AWS: e.Config(), Endpoint: "http://" + relay.Addr()})
+	p.times.answer = 500 * time.Millisecond
+	b := providertest.Start(t, p)
+	relay.Hold()
+	defer relay.Release()
+	if err := b.Provider.Send(t.Context(), [][]byte{[]byte("into nothing")}); err == nil || !strings.Contains(err.Error(), "sns:Publish: no answer in time") {
+		t.Errorf("Send: %v", err)
+	}
+}
+
 // A call that nobody answers, on a network that drops everything, is given up.
 func TestLink_NoticesSilence(t *testing.T) {
 	t.Parallel() // it mostly waits

@@ -63,13 +63,3 @@ func queueARN(topicARN, queue string) string {
 	parts[2], parts[5] = "sqs", queue
 	return strings.Join(parts, ":")
 }
-
-// topicARN is the reverse of queueARN.
-func topicARN(queueARN, topic string) string {
-	parts := strings.SplitN(queueARN, ":", 6)
-	if len(parts) != 6 {
-		return ""
-	}
-	parts[2], parts[5] = "sns", topic
-	return strings.Join(parts, ":")
-}

@@ -3,6 +3,7 @@ package awsbus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -51,7 +52,7 @@ func (l *link) publishBodies(ctx context.Context, topic, from, to string, bodies
 		out, err := p.clients.sns.PublishBatch(ctx, &sns.PublishBatchInput{TopicArn: &topic, PublishBatchRequestEntries: entries})
 		if err != nil {
 			if context.Cause(ctx) == errNoAnswer {
-				err = errNoAnswer
+				err = fmt.Errorf("%w: %w", errNoAnswer, err)
 			}
 			err = p.explain(err)
 			if _, gone := errors.AsType[*types.NotFoundException](err); gone {

@@ -55,18 +55,16 @@ func (p *Provider) diagnose(call string, err error) (what, remedy string) {
 	_, isName := errors.AsType[x509.HostnameError](err)
 	_, isRecord := errors.AsType[tls.RecordHeaderError](err)
 	switch {
+	case errors.Is(err, errNoAnswer), isTimeout(err):
+		return "no answer in time from " + p.place(), "is the network to it up, and no firewall in between?"
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return firstLine(err.Error()), ""
-	case errors.Is(err, errNoAnswer):
-		return "no answer in time", "is the network to the service up, and no firewall in between?"
+		return firstLine(lastOf(err)), ""
 	case isDNS && dns.IsNotFound:
 		return fmt.Sprintf("the host %q is not known", dns.Name), fmt.Sprintf("check Region, which is %q, or Endpoint", p.cfg.Region)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nobody listens at " + p.place(), "check Endpoint, and whether it is running"
 	case isUnknown, isName, isRecord, errors.Is(err, http.ErrSchemeMismatch):
 		return "TLS at " + p.place() + " fails: " + firstLine(tlsError(err)), "check Endpoint, the trusted authorities (AWS_CA_BUNDLE), and proxies in between"
-	case isTimeout(err):
-		return "no answer from " + p.place(), "is the network to it up, and no firewall in between?"
 	case strings.Contains(err.Error(), "credentials"):
 		// From the chain of the SDK, before anything was sent.
 		return "there are no credentials: " + firstLine(lastOf(err)), "give the process a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -130,7 +128,8 @@ func (p *Provider) resources(call string) string {
 	if strings.HasPrefix(call, "sqs:") {
 		prefix = p.names.short
 	}
-	if call == "sqs:ListQueues" {
+	switch call {
+	case "sqs:ListQueues", "sns:Unsubscribe", "sns:GetSubscriptionAttributes": // these are granted for everything only
 		return "*"
 	}
 	return fmt.Sprintf("arn:aws:%.3s:%s:ACCOUNT:%s-*", call, p.cfg.Region, prefix)

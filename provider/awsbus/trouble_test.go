@@ -132,6 +132,12 @@ func TestStart_WaitsUntilTheSubscriptionTakesEffect(t *testing.T) {
 	}
 }
 
+func TestStart_WaitsUntilTheQueueIsKnown(t *testing.T) {
+	e := awsbustest.Start(t, awsbustest.Options{LateQueues: 2})
+	all := start(t, e, 2)
+	carry(t, all[0], all[1], "a frame")
+}
+
 func TestDiagnose_AnswersThatTheEmulatorDoesNotGive(t *testing.T) {
 	p := newTest(t, Config{AWS: withSecret()})
 	for _, tt := range []struct{ code, message, want string }{

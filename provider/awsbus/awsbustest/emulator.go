@@ -41,6 +41,9 @@ type Options struct {
 	// LateSubscriptions is how many messages pass a new subscription by, as those of its first moments may.
 	LateSubscriptions int
 
+	// LateQueues is how many calls to receive from a new queue are told that there is none.
+	LateQueues int
+
 	// Reorder has ReceiveMessage return messages in random order.
 	Reorder bool
 
@@ -60,6 +63,7 @@ type Emulator struct {
 	users   map[string]*user // by access key
 	faults  func(action string) *Fault
 	entries func(action string, i int) bool
+	lose    string // action
 	counts  map[string]int
 	conns   map[net.Conn]bool
 	state
@@ -195,6 +199,24 @@ func (e *Emulator) SetEntryFaults(fn func(action string, i int) bool) {
 	e.entries = fn
 }
 
+// Lose has the next answer to an action that holds something break off on its way: what it did is done.
+func (e *Emulator) Lose(action string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.lose = action
+}
+
+// lost reports whether an answer breaks off.
+func (e *Emulator) lost(action string, answer any) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if got, ok := answer.(receipts); e.lose != action || ok && len(got.Messages) == 0 {
+		return false
+	}
+	e.lose = ""
+	return true
+}
+
 // Calls returns how often each action was called since the start or the last ResetCalls.
 func (e *Emulator) Calls() map[string]int {
 	e.mu.Lock()
@@ -244,6 +266,9 @@ func (e *Emulator) serve(w http.ResponseWriter, r *http.Request) {
 	answer, err := e.call(r, service, name, form, body)
 	if r.Context().Err() != nil {
 		return
+	}
+	if err == nil && e.lost(service+":"+name, answer) {
+		panic(http.ErrAbortHandler)
 	}
 	if service == "sns" {
 		writeXML(w, name, answer, err)

@@ -306,10 +306,14 @@ func (e *Emulator) publishBatchLocked(form url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	type success struct{ Id, MessageId string }
+	type success struct {
+		ID        string `xml:"Id"`
+		MessageID string `xml:"MessageId"`
+	}
 	type failure struct {
-		Id, Code, Message string
-		SenderFault       bool
+		ID            string `xml:"Id"`
+		Code, Message string
+		SenderFault   bool
 	}
 	var r struct {
 		Successful []success `xml:"Successful>member"`
@@ -365,8 +369,8 @@ func writeXML(w http.ResponseWriter, name string, result any, err error) {
 			Type      string   `xml:"Error>Type"`
 			Code      string   `xml:"Error>Code"`
 			Message   string   `xml:"Error>Message"`
-			RequestId string
-		}{Type: "Sender", Code: f.Code, Message: f.Message, RequestId: "00000000"}
+			RequestID string   `xml:"RequestId"`
+		}{Type: "Sender", Code: f.Code, Message: f.Message, RequestID: "00000000"}
 	} else {
 		out = xmlResponse{name, result}
 	}
@@ -395,7 +399,9 @@ func (r xmlResponse) MarshalXML(enc *xml.Encoder, _ xml.StartElement) error {
 		}
 	}
 	metadata := xml.StartElement{Name: xml.Name{Local: "ResponseMetadata"}}
-	if err := enc.EncodeElement(struct{ RequestId string }{"00000000"}, metadata); err != nil {
+	if err := enc.EncodeElement(struct {
+		RequestID string `xml:"RequestId"`
+	}{"00000000"}, metadata); err != nil {
 		return err
 	}
 	return enc.EncodeToken(outer.End())

@@ -23,6 +23,7 @@ type queue struct {
 	tags       map[string]string
 	policy     queuePolicy
 	messages   []*message
+	late       int           // calls to receive that are still to be refused
 	changed    chan struct{} // closed and replaced when a message comes, or becomes visible, or the queue goes away
 }
 
@@ -37,13 +38,17 @@ type message struct {
 
 // request is what the operations of SQS are asked with.
 type request struct {
-	QueueName, QueueUrl, QueueNamePrefix, NextToken string
-	Attributes                                      map[string]string
-	Tags                                            map[string]string `json:"tags"`
-	MaxResults, MaxNumberOfMessages                 int
-	WaitTimeSeconds                                 int
-	AttributeNames, MessageAttributeNames           []string
-	Entries                                         []struct{ Id, ReceiptHandle string }
+	QueueName, QueueNamePrefix, NextToken string
+	QueueURL                              string `json:"QueueUrl"`
+	Attributes                            map[string]string
+	Tags                                  map[string]string `json:"tags"`
+	MaxResults, MaxNumberOfMessages       int
+	WaitTimeSeconds                       int
+	AttributeNames, MessageAttributeNames []string
+	Entries                               []struct {
+		ID            string `json:"Id"`
+		ReceiptHandle string
+	}
 }
 
 var queueName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,80}$`)
@@ -77,7 +82,7 @@ func (e *Emulator) sqs(r *http.Request, stopped <-chan struct{}, name string, bo
 	case "ListQueues":
 		return e.listQueuesLocked(r, in)
 	}
-	q := e.queues[nameOf(in.QueueUrl)]
+	q := e.queues[nameOf(in.QueueURL)]
 	if q == nil {
 		if name == "DeleteQueue" {
 			return nil, nil // as the real one says
@@ -102,7 +107,9 @@ func (e *Emulator) sqs(r *http.Request, stopped <-chan struct{}, name string, bo
 func nameOf(url string) string { return url[strings.LastIndexByte(url, '/')+1:] }
 
 func (e *Emulator) urlOf(r *http.Request, q *queue) any {
-	return struct{ QueueUrl string }{"http://" + r.Host + "/" + e.opts.Account + "/" + q.name}
+	return struct {
+		QueueURL string `json:"QueueUrl"`
+	}{"http://" + r.Host + "/" + e.opts.Account + "/" + q.name}
 }
 
 // ranges are what numbers of a queue may be.
@@ -151,7 +158,7 @@ func (e *Emulator) createQueueLocked(r *http.Request, in request) (any, error) {
 		return nil, &Fault{Code: "QueueDeletedRecently", Message: "You must wait 60 seconds after deleting a queue before you can create another with the same name."}
 	}
 	q := &queue{name: in.QueueName, created: time.Now(), attributes: map[string]string{"VisibilityTimeout": "30", "MessageRetentionPeriod": "345600"},
-		tags: in.Tags, changed: make(chan struct{})}
+		tags: in.Tags, late: e.opts.LateQueues, changed: make(chan struct{})}
 	if err := q.setLocked(in.Attributes); err != nil {
 		return nil, err
 	}
@@ -259,8 +266,14 @@ func (e *Emulator) Redeliver() {
 }
 
 type received struct {
-	MessageId, ReceiptHandle, Body, MD5OfBody string
-	MessageAttributes                         map[string]attribute `json:",omitempty"`
+	MessageID                      string `json:"MessageId"`
+	ReceiptHandle, Body, MD5OfBody string
+	MessageAttributes              map[string]attribute `json:",omitempty"`
+}
+
+// receipts is the answer to a call to receive.
+type receipts struct {
+	Messages []received `json:",omitempty"`
 }
 
 // receive answers with messages, or with none when the poll is over.
@@ -272,8 +285,11 @@ func (e *Emulator) receive(r *http.Request, stopped <-chan struct{}, in request)
 	defer over.Stop()
 	for last := false; ; {
 		e.mu.Lock()
-		q := e.queues[nameOf(in.QueueUrl)]
-		if q == nil {
+		q := e.queues[nameOf(in.QueueURL)]
+		if q == nil || q.late > 0 {
+			if q != nil {
+				q.late--
+			}
 			e.mu.Unlock()
 			return nil, noQueue()
 		}
@@ -281,9 +297,7 @@ func (e *Emulator) receive(r *http.Request, stopped <-chan struct{}, in request)
 		changed := q.changed
 		e.mu.Unlock()
 		if len(got) > 0 || last {
-			return struct {
-				Messages []received `json:",omitempty"`
-			}{got}, nil
+			return receipts{got}, nil
 		}
 		again := time.NewTimer(next)
 		select {
@@ -344,9 +358,12 @@ func (e *Emulator) deleteMessagesLocked(q *queue, in request) (any, error) {
 	case len(in.Entries) > maxEntries:
 		return nil, &Fault{Code: "TooManyEntriesInBatchRequest", Message: "Maximum number of entries per request are 10."}
 	}
-	type success struct{ Id string }
+	type success struct {
+		ID string `json:"Id"`
+	}
 	type failure struct {
-		Id, Code    string
+		ID          string `json:"Id"`
+		Code        string
 		SenderFault bool
 	}
 	out := struct {
@@ -355,11 +372,11 @@ func (e *Emulator) deleteMessagesLocked(q *queue, in request) (any, error) {
 	}{[]success{}, []failure{}}
 	for i, entry := range in.Entries {
 		if e.failsLocked("sqs:DeleteMessageBatch", i) {
-			out.Failed = append(out.Failed, failure{entry.Id, "InternalError", false})
+			out.Failed = append(out.Failed, failure{entry.ID, "InternalError", false})
 			continue
 		}
 		q.messages = slices.DeleteFunc(q.messages, func(m *message) bool { return slices.Contains(m.receipts, entry.ReceiptHandle) })
-		out.Successful = append(out.Successful, success{entry.Id})
+		out.Successful = append(out.Successful, success{entry.ID})
 	}
 	return out, nil
 }
