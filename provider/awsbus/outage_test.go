@@ -12,7 +12,7 @@ import (
 )
 
 // The services go away again and again while instances raise events.
-func TestBrokers_LoseNothingInSilenceWhenTheServicesGoAway(t *testing.T) {
+func TestBrokers_LoseNothingInSilenceWhenTheServicesAreKilled(t *testing.T) {
 	for name, forget := range map[string]bool{"and keep what they have": false, "and lose what they have": true} {
 		t.Run(name, func(t *testing.T) {
 			e := awsbustest.Start(t, awsbustest.Options{})
