@@ -37,6 +37,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -141,12 +142,14 @@ func (p *Provider) Capabilities() provider.Capabilities {
 
 // Start implements [provider.Provider]. It returns when a message that it has published has arrived in its queue.
 func (p *Provider) Start(ctx context.Context, env provider.Env) error {
-	err := p.keeper.Start(ctx, env)
-	if err != nil {
+	if err := p.keeper.Start(ctx, env); err != nil {
 		p.remove()
 		p.clients.close()
+		return err
 	}
-	return err
+	env.Logger.LogAttrs(ctx, slog.LevelInfo, "subscribed", slog.String(keyRegion, p.cfg.Region),
+		slog.String(keyTopic, p.names.topic(env.Site)), slog.String(keyQueue, p.queue))
+	return nil
 }
 
 // Addresses implements [provider.Advertiser]: the name of the queue.

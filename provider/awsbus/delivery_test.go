@@ -60,6 +60,7 @@ func TestSend_ManyFramesAreFewMessages(t *testing.T) {
 			if !heardAll(all[1], sent) {
 				t.Error("not all are heard")
 			}
+			eventually(func() bool { mu.Lock(); defer mu.Unlock(); return messages >= tt.messages })
 			mu.Lock()
 			defer mu.Unlock()
 			if n := e.Calls()["sns:PublishBatch"]; n != tt.calls || messages != tt.messages {
