@@ -10,6 +10,7 @@ require (
 	github.com/carillon-go/carillon/provider/mqttbus v0.0.0
 	github.com/carillon-go/carillon/provider/natsbus v0.0.0
 	github.com/carillon-go/carillon/provider/pgbus v0.0.0
+	github.com/carillon-go/carillon/provider/rabbitbus v0.0.0
 	github.com/carillon-go/carillon/provider/redisbus v0.0.0
 	github.com/eclipse/paho.golang v0.23.0
 	github.com/hashicorp/memberlist v0.7.0
@@ -71,5 +72,6 @@ replace (
 	github.com/carillon-go/carillon/provider/mqttbus => ../provider/mqttbus
 	github.com/carillon-go/carillon/provider/natsbus => ../provider/natsbus
 	github.com/carillon-go/carillon/provider/pgbus => ../provider/pgbus
+	github.com/carillon-go/carillon/provider/rabbitbus => ../provider/rabbitbus
 	github.com/carillon-go/carillon/provider/redisbus => ../provider/redisbus
 )

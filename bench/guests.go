@@ -6,6 +6,7 @@ import (
 	"github.com/carillon-go/carillon/bench/internal/opponent/mqtt/mosquitto"
 	"github.com/carillon-go/carillon/bench/internal/opponent/nats/natsserver"
 	"github.com/carillon-go/carillon/bench/internal/opponent/postgres"
+	"github.com/carillon-go/carillon/bench/internal/opponent/rabbit"
 	"github.com/carillon-go/carillon/bench/internal/opponent/redis/redisserver"
 	"github.com/carillon-go/carillon/bench/internal/own"
 	"github.com/carillon-go/carillon/bench/internal/system"
@@ -13,6 +14,7 @@ import (
 	"github.com/carillon-go/carillon/provider/mqttbus"
 	"github.com/carillon-go/carillon/provider/natsbus"
 	"github.com/carillon-go/carillon/provider/pgbus"
+	"github.com/carillon-go/carillon/provider/rabbitbus"
 	"github.com/carillon-go/carillon/provider/redisbus"
 )
 
@@ -34,6 +36,12 @@ var guests = []own.Guest{
 		Name: "pgbus", Title: "Carillon over PostgreSQL NOTIFY", Note: "the server as for PostgreSQL alone", Serve: postgres.Serve,
 		Provider: func(address string) (provider.Provider, error) {
 			return pgbus.New(pgbus.Config{URL: "postgres://postgres@" + address + "/postgres?sslmode=disable"})
+		},
+	},
+	{
+		Name: "rabbitbus", Title: "Carillon over RabbitMQ", Note: "publisher confirms, acknowledgements; the server as for RabbitMQ alone", Serve: rabbit.Serve,
+		Provider: func(address string) (provider.Provider, error) {
+			return rabbitbus.New(rabbitbus.Config{URLs: []string{"amqp://guest:guest@" + address + "/"}})
 		},
 	},
 	{

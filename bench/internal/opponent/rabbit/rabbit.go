@@ -22,7 +22,7 @@ func Systems() []system.System {
 		Title: "RabbitMQ fanout (amqp091-go " + module.Version("github.com/rabbitmq/amqp091-go") + ")",
 		Note: "an exclusive queue per subscriber, deleted with it; transient messages; automatic acknowledgement; no publisher " +
 			"confirms; no plug-ins; at most once",
-		Serve: serve,
+		Serve: Serve,
 		Publish: func(_ context.Context, _ system.Spec, address string) (system.Publisher, error) {
 			return newPublisher(address)
 		},

@@ -17,9 +17,9 @@ import (
 
 const debianPackage = "rabbitmq-server"
 
-// serve starts a RabbitMQ, and before it the Erlang port mapper that it asks for other nodes: otherwise it would
+// Serve starts a RabbitMQ, and before it the Erlang port mapper that it asks for other nodes: otherwise it would
 // start one itself, on the usual port of every interface, and leave it running.
-func serve(ctx context.Context, s system.Spec) (*system.Server, error) {
+func Serve(ctx context.Context, s system.Spec) (*system.Server, error) {
 	// Not the one in /usr/sbin, which changes the user by itself.
 	program, err := daemon.Program(debianPackage, "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server")
 	if err != nil {
