@@ -1,0 +1,82 @@
+package kafkabus
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strconv"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/carillon-go/carillon/provider"
+)
+
+// receive delivers what arrives until ctx ends, and returns why it cannot go on.
+func (l *link) receive(ctx context.Context) error {
+	fetched := l.early
+	l.early = nil
+	for {
+		var failed error
+		fetched.EachPartition(func(p kgo.FetchTopicPartition) {
+			if ctx.Err() != nil {
+				return // the next link reads it again
+			}
+			l.deliver(p)
+			if err := l.judge(p.Topic, p.Partition, p.Err); err != nil && failed == nil {
+				failed = err
+			}
+		})
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case failed != nil:
+			return failed
+		}
+		fetched = l.client.PollFetches(ctx)
+	}
+}
+
+// deliver delivers what was fetched of one partition.
+func (l *link) deliver(p kgo.FetchTopicPartition) {
+	if len(p.Records) == 0 {
+		return
+	}
+	frames := l.frames[:0]
+	for _, r := range p.Records {
+		from, frame, ok := parseRecord(r)
+		if ok && len(frame) > 0 && from != l.p.tag {
+			frames = append(frames, frame)
+		}
+	}
+	if len(frames) > 0 {
+		l.env.Deliver(provider.Batch{Frames: frames, From: p.Topic + "/" + strconv.Itoa(int(p.Partition))})
+	}
+	clear(frames)
+	l.frames = frames
+	l.p.positions.advance(p.Topic, p.Partition, p.Records[len(p.Records)-1].Offset+1)
+}
+
+// judge returns what an error of reading a partition means: nil if franz-go goes on by itself.
+func (l *link) judge(topic string, number int32, err error) error {
+	large, isLarge := errors.AsType[*kgo.ErrDecompressTooLarge](err)
+	loss, isLoss := errors.AsType[*kgo.ErrDataLoss](err)
+	switch {
+	case err == nil, isContext(err), errors.Is(err, kgo.ErrClientClosed):
+		return nil
+	case isLarge: // of a stranger, as no frame is that large
+		l.env.Logger.LogAttrs(context.Background(), slog.LevelWarn, "records skipped, they expand to more than any frames", slog.String("provider", name), slog.String("error", err.Error()))
+		l.p.positions.advance(topic, number, large.NextOffset)
+		l.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{topic: {number: {Epoch: large.Epoch, Offset: large.NextOffset}}})
+		return nil
+	case isLoss:
+		l.p.positions.advance(topic, number, loss.ResetTo)
+	case errors.Is(err, kerr.OffsetOutOfRange), errors.Is(err, kerr.TopicAuthorizationFailed):
+	case kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err):
+		l.poke()
+		return nil
+	default: // what is there cannot be read, and would be met again
+		l.p.positions.advance(topic, number, theEnd)
+	}
+	return l.p.cfg.explain("read partition "+strconv.Itoa(int(number))+" of topic "+topic, err)
+}
