@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
@@ -85,11 +86,14 @@ type settings struct {
 	known         []string
 	user          string
 	mechanism     string // empty: no credentials
+	tls           bool
 	prefix        string
 	partitions    int32 // -1: as the brokers do
 	replicas      int16 // -1: as the brokers do
 	retention     time.Duration
 	maxFrameBytes int
+
+	sendWithin, lookEvery, lookWithin time.Duration // the constants, but in tests that do not want to wait
 }
 
 // Format implements [fmt.Formatter] for every verb.
@@ -155,7 +159,8 @@ func withPort(text string) (address string, ok bool) {
 
 // check returns what is kept of c, and the options of every client; or an error that names the field and what it may be.
 func (c Config) check() (settings, []kgo.Opt, error) {
-	s := settings{user: c.User, prefix: c.Prefix, partitions: -1, replicas: -1, retention: c.Retention, maxFrameBytes: c.MaxFrameBytes}
+	s := settings{user: c.User, prefix: c.Prefix, partitions: -1, replicas: -1, retention: c.Retention, maxFrameBytes: c.MaxFrameBytes,
+		sendWithin: sendWithin, lookEvery: lookEvery, lookWithin: lookWithin}
 	var err error
 	if s.known, err = c.brokers(); err != nil {
 		return s, nil, err
@@ -213,7 +218,7 @@ func (c Config) clientOptions(s *settings) ([]kgo.Opt, error) {
 		kgo.ClientID("carillon"),
 		kgo.DialTimeout(dialTimeout),
 		kgo.RequestTimeoutOverhead(answerWithin),
-		kgo.RetryTimeout(2*answerWithin),
+		kgo.RetryTimeoutFn(retryFor),
 		kgo.RetryBackoffFn(retryAfter),
 		kgo.MetadataMinAge(250*time.Millisecond), // a partition has a new leader when the old one is gone, and is looked for then
 		kgo.DisableClientMetrics(),
@@ -231,12 +236,13 @@ func (c Config) clientOptions(s *settings) ([]kgo.Opt, error) {
 		kgo.ProducerBatchMaxBytes(int32(max(batchBytes, s.maxFrameBytes+recordOverhead))),
 
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()), // where to go on is decided here, and told
+		kgo.FetchMaxWait(time.Second),               // a partition that is added has to wait for it
 		kgo.FetchMaxBytes(8<<20),
 		kgo.FetchMaxPartitionBytes(2<<20),
 		kgo.MaxDecompressBatchBytes(64<<20), // of strangers, or of a topic that recompresses
 		kgo.DisableFetchSessions(),          // they gain nothing with so few partitions, and cost a round trip at the end
 	)
-	if c.TLS != nil {
+	if s.tls = c.TLS != nil; s.tls {
 		options = append(options, kgo.DialTLSConfig(c.TLS.Clone()))
 	}
 	if c.User == "" && c.Password == "" {
@@ -260,6 +266,14 @@ func (c Config) clientOptions(s *settings) ([]kgo.Opt, error) {
 	}
 	// What is written there by mistake may be the password.
 	return nil, fmt.Errorf("kafka: Mechanism is none of %q, %q and %q; for others use Options", Plain, ScramSHA256, ScramSHA512)
+}
+
+// retryFor returns how long franz-go repeats a request that fails. It is short for the question by which is seen whether there is anybody.
+func retryFor(key int16) time.Duration {
+	if key == int16(kmsg.Metadata) {
+		return time.Second
+	}
+	return 2 * answerWithin
 }
 
 // retryAfter returns how long franz-go waits before a request's n-th repetition: twice as long each time, and never twice the same.

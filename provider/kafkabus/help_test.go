@@ -3,8 +3,11 @@ package kafkabus
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"net"
+	"net/http/httptest"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -114,4 +117,17 @@ func stranger(tb testing.TB, brokers []string, opts ...kgo.Opt) *kgo.Client {
 	}
 	tb.Cleanup(cl.Close)
 	return cl
+}
+
+// stacks returns the stack traces of all goroutines.
+func stacks() string {
+	b := make([]byte, 4<<20)
+	return string(b[:runtime.Stack(b, true)])
+}
+
+// roots returns the authority that signed a server's certificate.
+func roots(s *httptest.Server) *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(s.Certificate())
+	return pool
 }

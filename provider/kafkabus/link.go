@@ -22,7 +22,8 @@ type link struct {
 	p      *Provider
 	env    provider.Env
 	client *kgo.Client
-	own    string // the topic of the own site
+	end    context.CancelFunc // interrupts whatever the client waits for, which not every ctx does
+	own    string             // the topic of the own site
 
 	early  kgo.Fetches                // what was read before Wait was called
 	follow map[string]map[int32]bool  // partitions that are read; used by connect, then by watch
@@ -30,7 +31,7 @@ type link struct {
 	frames [][]byte                   // the slice of every batch; used by receive
 	wake   chan struct{}              // holds a token when watch should look at once
 	dialed atomic.Pointer[dialFailed] // the last one; nil: none
-	lost   atomic.Pointer[error]      // why the link has ended; nil: it has not, or by Close
+	lost   atomic.Pointer[error]      // why the link has ended; nil: it has not
 }
 
 type dialFailed struct{ err error }
@@ -41,18 +42,27 @@ func (p *Provider) connect(ctx context.Context, env provider.Env) (*link, error)
 		p: p, env: env, own: p.topic(env.Site),
 		follow: make(map[string]map[int32]bool), ids: make(map[string][16]byte), wake: make(chan struct{}, 1),
 	}
+	var life context.Context
+	life, l.end = context.WithCancel(context.Background())
+	stop := context.AfterFunc(ctx, l.end)
 	client, err := kgo.NewClient(append(p.options[:len(p.options):len(p.options)],
+		kgo.WithContext(life),
 		kgo.WithHooks(l),
 		kgo.RecordPartitioner(kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int {
 			return func(r *kgo.Record, n int) int { return p.place.of(r.Key, n) }
 		})),
 	)...)
 	if err != nil {
+		l.end()
 		return nil, p.cfg.explain("make a client", err)
 	}
 	l.client = client
-	if err := l.open(ctx); err != nil {
-		client.Close()
+	err = l.open(ctx)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		l.shut()
 		return nil, err
 	}
 	return l, nil
@@ -73,19 +83,27 @@ func (l *link) topics() []string {
 
 // Wait implements [uplink.Link]. It reads, and delivers.
 func (l *link) Wait(ctx context.Context) error {
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
+	ctx, cancel := context.WithCancelCause(ctx)
+	// Nothing is left to flush, as Send waits by itself: so whatever the client still does is interrupted.
+	defer context.AfterFunc(ctx, l.end)()
+	fail := func(err error) {
+		l.lost.CompareAndSwap(nil, &err) // Send is told before it is interrupted
+		cancel(err)
+	}
 	var watching sync.WaitGroup
-	watching.Go(func() { end(l.watch(ctx)) })
-	err := l.receive(ctx)
-	l.lost.Store(&err)
-	end(err)
+	watching.Go(func() { fail(l.watch(ctx)) })
+	fail(l.receive(ctx))
 	watching.Wait()
-	return err
+	return *l.lost.Load()
 }
 
-// Close implements [uplink.Link]. There is nothing to flush: Send has waited.
-func (l *link) Close(context.Context) { l.client.Close() }
+// Close implements [uplink.Link].
+func (l *link) Close(context.Context) { l.shut() }
+
+func (l *link) shut() {
+	l.end()
+	l.client.Close()
+}
 
 // poke makes watch look at once.
 func (l *link) poke() {

@@ -124,7 +124,7 @@ func (l *link) tryOut(ctx context.Context) error {
 	for {
 		fetched := l.client.PollFetches(ctx)
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return l.p.cfg.explain("read topic "+l.own, l.because(ctx.Err()))
 		}
 		read := false
 		var failed error

@@ -18,6 +18,7 @@ type positions struct {
 type position struct {
 	id   [16]byte        // a topic that was deleted and made again has another; zero: the brokers do not say
 	next map[int32]int64 // by partition, the offset of the record to be read next
+	bad  map[int32]int64 // what next was when reading failed
 }
 
 // resume returns where to read on in a partition that holds what is from earliest to below latest. The first time that is the end: nobody sent for this
@@ -31,7 +32,7 @@ func (p *positions) resume(t string, id [16]byte, partition int32, earliest, lat
 		if p.topics == nil {
 			p.topics = make(map[string]*position)
 		}
-		at = &position{id: id, next: make(map[int32]int64)}
+		at = &position{id: id, next: make(map[int32]int64), bad: make(map[int32]int64)}
 		p.topics[t] = at
 	}
 	next, ok := at.next[partition]
@@ -61,4 +62,19 @@ func (p *positions) advance(t string, partition int32, next int64) {
 	if at := p.topics[t]; at != nil {
 		at.next[partition] = next
 	}
+}
+
+// fail says that reading failed for a reason that may be in what is to be read. The second time in the same place it goes on at the end.
+func (p *positions) fail(t string, partition int32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at := p.topics[t]
+	if at == nil {
+		return
+	}
+	next := at.next[partition]
+	if was, ok := at.bad[partition]; ok && was == next {
+		at.next[partition] = theEnd
+	}
+	at.bad[partition] = next
 }

@@ -60,7 +60,7 @@ func (l *link) deliver(p kgo.FetchTopicPartition) {
 // judge returns what an error of reading a partition means: nil if franz-go goes on by itself.
 func (l *link) judge(topic string, number int32, err error) error {
 	large, isLarge := errors.AsType[*kgo.ErrDecompressTooLarge](err)
-	loss, isLoss := errors.AsType[*kgo.ErrDataLoss](err)
+	_, isLoss := errors.AsType[*kgo.ErrDataLoss](err)
 	switch {
 	case err == nil, isContext(err), errors.Is(err, kgo.ErrClientClosed):
 		return nil
@@ -69,14 +69,12 @@ func (l *link) judge(topic string, number int32, err error) error {
 		l.p.positions.advance(topic, number, large.NextOffset)
 		l.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{topic: {number: {Epoch: large.Epoch, Offset: large.NextOffset}}})
 		return nil
-	case isLoss:
-		l.p.positions.advance(topic, number, loss.ResetTo)
-	case errors.Is(err, kerr.OffsetOutOfRange), errors.Is(err, kerr.TopicAuthorizationFailed):
-	case kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err):
+	case isLoss, errors.Is(err, kerr.OffsetOutOfRange), errors.Is(err, kerr.TopicAuthorizationFailed): // the next link knows where to go on
+	case kerr.IsRetriable(err):
 		l.poke()
 		return nil
-	default: // what is there cannot be read, and would be met again
-		l.p.positions.advance(topic, number, theEnd)
+	default:
+		l.p.positions.fail(topic, number)
 	}
 	return l.p.cfg.explain("read partition "+strconv.Itoa(int(number))+" of topic "+topic, err)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -15,39 +14,49 @@ import (
 const (
 	sendWithin = 5 * time.Second // for what goes out together
 
-	// What goes out together. As much again may be left of what a Send before has given up.
+	// What goes out together. As much again, and more, may be left of what a Send before has given up.
 	togetherFrames = 4096
+	togetherBytes  = 8 << 20
 	bufferedFrames = 4 * togetherFrames
-	bufferedBytes  = 64 << 20
+	bufferedBytes  = 4 * togetherBytes
 )
 
 var (
 	errNotAll   = errors.New("the answer is not complete")
-	errNoAnswer = fmt.Errorf("no acknowledgement within %v", sendWithin)
+	errNoAnswer = errors.New("no acknowledgement in time")
 )
 
 // send writes frames and returns when they are acknowledged.
 func (l *link) send(ctx context.Context, frames [][]byte) error {
-	for some := range slices.Chunk(frames, togetherFrames) {
-		if err := l.produce(ctx, some); err != nil {
+	for len(frames) > 0 {
+		n := together(frames)
+		if err := l.produce(ctx, frames[:n]); err != nil {
 			return err
 		}
+		frames = frames[n:]
 	}
 	return nil
 }
 
-// produce writes some frames, or probes, and returns when they are acknowledged, or one was not.
-func (l *link) produce(ctx context.Context, frames [][]byte) error {
-	waiting, giveUp := context.WithTimeoutCause(ctx, sendWithin, errNoAnswer)
-	defer giveUp()
-	var done outcome
-	key := l.p.place.currentKey()
-	for _, f := range frames {
-		l.client.Produce(waiting, newRecord(l.own, key, &l.p.tag, f), done.of)
+// together returns how many of the frames go out at once.
+func together(frames [][]byte) int {
+	bytes := 0
+	for i, f := range frames {
+		if bytes += len(f) + recordOverhead; i > 0 && (i == togetherFrames || bytes > togetherBytes) {
+			return i
+		}
 	}
-	err := l.client.Flush(waiting)
-	if err == nil {
-		err = done.err()
+	return len(frames)
+}
+
+// produce writes some frames, or a probe, and returns when they are acknowledged, or one was not.
+func (l *link) produce(ctx context.Context, frames [][]byte) error {
+	waiting, giveUp := context.WithTimeout(ctx, l.p.cfg.sendWithin)
+	defer giveUp()
+	err := l.produceOnce(waiting, frames)
+	for isContext(err) && waiting.Err() == nil {
+		// What a Send before had given up was still buffered, and franz-go gives up all that waits behind it.
+		err = l.produceOnce(waiting, frames)
 	}
 	if err == nil {
 		return nil
@@ -55,12 +64,12 @@ func (l *link) produce(ctx context.Context, frames [][]byte) error {
 	lost := l.lost.Load()
 	switch {
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return l.because(ctx.Err())
+	case lost != nil:
+		return *lost
 	case waiting.Err() != nil, errors.Is(err, kgo.ErrRecordTimeout):
 		l.poke() // perhaps no broker answers at all
 		return l.unanswered()
-	case errors.Is(err, kgo.ErrClientClosed) && lost != nil:
-		return *lost
 	case errors.Is(err, kerr.MessageTooLarge):
 		return tooSmall(l.own, 0, l.p.cfg.batchBytes())
 	}
@@ -68,6 +77,18 @@ func (l *link) produce(ctx context.Context, frames [][]byte) error {
 		l.poke()
 	}
 	return l.p.cfg.explain("write to topic "+l.own, err)
+}
+
+func (l *link) produceOnce(ctx context.Context, frames [][]byte) error {
+	var done outcome
+	key := l.p.place.currentKey()
+	for _, f := range frames {
+		l.client.Produce(ctx, newRecord(l.own, key, &l.p.tag, f), done.of)
+	}
+	if err := l.client.Flush(ctx); err != nil {
+		return err
+	}
+	return done.err()
 }
 
 // unanswered says why there was no acknowledgement, as far as that is known.

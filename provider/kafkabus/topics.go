@@ -71,7 +71,6 @@ func (l *link) describe(ctx context.Context) ([]topic, error) {
 func (l *link) ready(ctx context.Context) ([]topic, error) {
 	deadline := time.NewTimer(readyWithin)
 	defer deadline.Stop()
-	made := false
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		all, err := l.describe(ctx)
 		if err != nil {
@@ -82,12 +81,10 @@ func (l *link) ready(ctx context.Context) ([]topic, error) {
 		for _, t := range all {
 			switch {
 			case t.isMissing() && t.name == l.own:
-				if !made {
-					if err := l.create(ctx); err != nil {
-						return nil, err
-					}
+				if err := l.create(ctx); err != nil {
+					return nil, err
 				}
-				made, waiting = true, t.name
+				waiting = t.name
 			case t.isMissing(): // of a site of which no instance has been here; watch will see it
 			case t.isPending():
 				waiting = t.name

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -60,9 +61,9 @@ func (s *settings) hint(err error) string {
 	case errors.Is(err, kerr.IllegalSaslState):
 		return "; the brokers want no credentials there, or others: check User and the port in Brokers"
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return fmt.Sprintf("; allow Describe, Read and Write to %s on topics with the prefix %s- (kafka-acls --resource-pattern-type prefixed)", s.who(), s.prefix)
-	case errors.Is(err, kerr.ClusterAuthorizationFailed):
-		return fmt.Sprintf("; brokers before 3.0 want IdempotentWrite on the cluster for %s", s.who())
+		return s.rights()
+	case errors.Is(err, kerr.ClusterAuthorizationFailed): // who may write to no topic at all hears this, too
+		return s.rights() + "; brokers before 3.0 want IdempotentWrite on the cluster as well"
 	case errors.Is(err, kerr.OffsetOutOfRange):
 		return "; what was to be read next is not kept any more (retention.ms of the topic): longer outages need a longer one"
 	case isUnknown:
@@ -71,20 +72,27 @@ func (s *settings) hint(err error) string {
 		return "; the brokers advertise another name than their certificate has, or set TLS.ServerName"
 	case isRecord, strings.Contains(text, "first record does not look like a TLS handshake"):
 		return "; the brokers speak no TLS there: leave TLS nil, or take their other port"
+	case s.tls && (isEOF || errors.Is(err, io.EOF)):
+		return "; do the brokers speak TLS there? Otherwise check User, Password and Mechanism"
 	case strings.Contains(text, "tls alert"), isEOF && s.mechanism == "":
 		return "; if the brokers want TLS there set TLS, if they want credentials User and Password"
-	case isEOF:
-		return "; if the brokers want TLS there set TLS, otherwise check User, Password and Mechanism"
+	case s.mechanism != "" && (isEOF || errors.Is(err, io.EOF)):
+		return "; a broker closed the connection: check User, Password and Mechanism, and whether it wants TLS, or no credentials"
 	case strings.Contains(text, "invalid large response"):
 		return "; that is no Kafka broker: check host and port in Brokers"
 	case isDNS && dns.IsNotFound:
 		return s.unreached(dns.Name, "; check the hosts' names in Brokers")
 	case isDial && dial.Op == "dial" && dial.Addr != nil:
 		return s.unreached(dial.Addr.String(), "; is it running, and are hosts and ports in Brokers right?")
-	case isContext(err):
+	case isContext(err), isDial && dial.Timeout():
 		return "; is that a Kafka broker, and does no firewall stand between?"
 	}
 	return ""
+}
+
+// rights says which are needed.
+func (s *settings) rights() string {
+	return fmt.Sprintf("; allow Describe, Read and Write to %s on topics with the prefix %s- (kafka-acls --resource-pattern-type prefixed)", s.who(), s.prefix)
 }
 
 // unreached returns known for an address that is in Brokers, and otherwise where it may come from.

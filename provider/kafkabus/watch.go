@@ -14,7 +14,7 @@ const (
 // watch looks every now and then, and at once when a connection breaks, whether the topics are what they were. It returns what makes this link
 // useless, or the error of ctx.
 func (l *link) watch(ctx context.Context) error {
-	next := time.NewTimer(lookEvery)
+	next := time.NewTimer(l.p.cfg.lookEvery)
 	defer next.Stop()
 	for {
 		select {
@@ -30,13 +30,13 @@ func (l *link) watch(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		next.Reset(lookEvery)
+		next.Reset(l.p.cfg.lookEvery)
 	}
 }
 
 // look asks for the topics and begins to read what is new.
 func (l *link) look(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, lookWithin)
+	ctx, cancel := context.WithTimeout(ctx, l.p.cfg.lookWithin)
 	defer cancel()
 	all, err := l.describe(ctx)
 	if err != nil {
