@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"io"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -199,7 +200,7 @@ func TestReceive_GoesOnBehindWhatCannotBeRead(t *testing.T) {
 		with  func(dst io.Writer, src []byte)
 		told  bool
 	}{
-		{"it expands to more than any frames", make([]byte, 65<<20), func(dst io.Writer, src []byte) {
+		{"it expands to more than any frames", make([]byte, maxBatchBytes+1), func(dst io.Writer, src []byte) {
 			z := gzip.NewWriter(dst)
 			z.Write(src)
 			z.Close()
@@ -210,7 +211,7 @@ func TestReceive_GoesOnBehindWhatCannotBeRead(t *testing.T) {
 			c := startCluster(t, 1)
 			a, b := pair(t, Config{Brokers: c.ListenAddrs()}, Config{Brokers: c.ListenAddrs()})
 			hears(t, a, b, "at first")
-			cl := stranger(t, c.ListenAddrs(), kgo.WithCompressor(compressed{tt.with}), kgo.ProducerBatchMaxBytes(80<<20), kgo.BrokerMaxWriteBytes(100<<20))
+			cl := stranger(t, c.ListenAddrs(), kgo.WithCompressor(compressed{tt.with}), kgo.ProducerBatchMaxBytes(2*maxBatchBytes))
 			if err := cl.ProduceSync(t.Context(), newRecord(testTopic, nil, &tag{9}, tt.value)).FirstErr(); err != nil {
 				t.Fatal(err)
 			}
@@ -223,6 +224,35 @@ func TestReceive_GoesOnBehindWhatCannotBeRead(t *testing.T) {
 				t.Errorf("%d frames", len(b.Frames()))
 			}
 		})
+	}
+}
+
+// One of several brokers stops answering, and leads nothing: another is asked, and nobody is told of anything.
+func TestWatch_AsksAnotherBroker(t *testing.T) {
+	c := startCluster(t, 3)
+	p := newTest(t, Config{Brokers: c.ListenAddrs()})
+	p.cfg.lookWithin, p.cfg.lookEvery = 500*time.Millisecond, 10*time.Millisecond
+	a, b := providertest.Start(t, p), providertest.Start(t, newTest(t, Config{Brokers: c.ListenAddrs()}))
+	providertest.Introduce(a, b)
+	hears(t, a, b, "at first")
+	dumb := (c.LeaderFor(testTopic, 0) + 1) % 3
+	var swallowed, answered atomic.Int32 // answered since
+	c.ControlKey(int16(kmsg.Metadata), func(kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		if c.CurrentNode() == dumb {
+			swallowed.Add(1)
+			return nil, nil, true
+		}
+		if swallowed.Load() > 0 {
+			answered.Add(1)
+		}
+		return nil, nil, false
+	})
+	eventually(t, "others are asked as well", func() bool { return answered.Load() >= 8 })
+	hears(t, a, b, "meanwhile")
+	hears(t, b, a, "and back")
+	if n := a.Reconnects(); n > 0 {
+		t.Errorf("Reconnected was called %d times", n)
 	}
 }
 

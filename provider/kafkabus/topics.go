@@ -36,8 +36,18 @@ func (t *topic) isPending() bool {
 	return t.err == nil && t.leaderless || t.err != nil && !t.isMissing() && kerr.IsRetriable(t.err)
 }
 
-// describe asks for all topics.
+// describe asks for all topics. A broker that does not answer in time is not the last word: another is asked.
 func (l *link) describe(ctx context.Context) ([]topic, error) {
+	all, err := l.describeOnce(ctx)
+	if err != nil && ctx.Err() == nil {
+		all, err = l.describeOnce(ctx)
+	}
+	return all, err
+}
+
+func (l *link) describeOnce(ctx context.Context) ([]topic, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.p.cfg.lookWithin)
+	defer cancel()
 	req := kmsg.NewPtrMetadataRequest()
 	req.AllowAutoTopicCreation = false // it would have another retention
 	for _, name := range l.topics() {

@@ -8,7 +8,7 @@ import (
 
 const (
 	lookEvery  = 5 * time.Second
-	lookWithin = 3 * time.Second
+	lookWithin = 3 * time.Second // for a broker's answer
 )
 
 // watch looks every now and then, and at once when a connection breaks, whether the topics are what they were. It returns what makes this link
@@ -23,11 +23,7 @@ func (l *link) watch(ctx context.Context) error {
 		case <-next.C:
 		case <-l.wake:
 		}
-		err := l.look(ctx)
-		if err != nil && ctx.Err() == nil {
-			err = l.look(ctx) // another broker is asked
-		}
-		if err != nil {
+		if err := l.look(ctx); err != nil {
 			return err
 		}
 		next.Reset(l.p.cfg.lookEvery)
@@ -36,8 +32,6 @@ func (l *link) watch(ctx context.Context) error {
 
 // look asks for the topics and begins to read what is new.
 func (l *link) look(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, l.p.cfg.lookWithin)
-	defer cancel()
 	all, err := l.describe(ctx)
 	if err != nil {
 		return l.p.cfg.explain("ask for topics", err)
