@@ -20,7 +20,7 @@ import (
 
 // A batch of frames costs few round trips, and every one is acknowledged by all replicas.
 func TestSend_BatchGoesOutTogether(t *testing.T) {
-	const frames, size = 1000, 200 // together less than batchBytes
+	const frames, size = 1000, 100 // together less than batchBytes
 	c := startCluster(t, 3)
 	a, b := pair(t, Config{Brokers: c.ListenAddrs()}, Config{Brokers: c.ListenAddrs()})
 	hears(t, a, b, "at first")
@@ -44,7 +44,7 @@ func TestSend_BatchGoesOutTogether(t *testing.T) {
 	if heard := b.Frames(); !slices.EqualFunc(heard[len(heard)-frames:], batch, bytes.Equal) {
 		t.Error("they came in another order, or not all of them")
 	}
-	if n := requests.Hits(); n > 2 {
+	if n := requests.Hits(); n != 1 {
 		t.Errorf("%d frames took %d requests", frames, n)
 	}
 	if n := careless.Load(); n > 0 {
@@ -150,6 +150,39 @@ func TestSend_WaitsForTheBrokersNoLongerThanItsContext(t *testing.T) {
 	a.Close()
 	if err := <-sending; !errors.Is(err, provider.ErrClosed) {
 		t.Errorf("Send while Close is called: %v; want ErrClosed", err)
+	}
+}
+
+// A broker that takes what is written, and never answers.
+func TestSend_GivesUpByItself(t *testing.T) {
+	c := startCluster(t, 1)
+	r := providertest.NewRelay(t, c.ListenAddrs()[0])
+	p := newTest(t, Config{Brokers: c.ListenAddrs(), Options: through(r)})
+	p.cfg.sendWithin, p.cfg.lookEvery, p.cfg.lookWithin = 300*time.Millisecond, time.Hour, time.Hour
+	a, b := providertest.Start(t, p), providertest.Start(t, newTest(t, Config{Brokers: c.ListenAddrs()}))
+	providertest.Introduce(a, b)
+	hears(t, a, b, "at first")
+	r.Hold()
+	given := newFrame("given up")
+	sending := make(chan error, 1)
+	go func() { sending <- p.Send(context.Background(), [][]byte{given}) }()
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case err := <-sending:
+		if !errors.Is(err, errNoAnswer) {
+			t.Errorf("Send: %v; want errNoAnswer", err)
+		}
+	case <-late.C:
+		t.Fatal("Send waits for ever")
+	}
+	// It was on its way and gets lost. Nobody sends it later but the Broker.
+	r.Cut()
+	r.Release()
+	r.Heal()
+	hearsAgain(t, a, b, "afterwards")
+	if n := count(b, given); n > 0 {
+		t.Errorf("what Send gave up was kept and sent later, %d times", n)
 	}
 }
 
