@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"io"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -261,12 +262,16 @@ func TestWatch_GivesUpASilentNetwork(t *testing.T) {
 	c := startCluster(t, 1)
 	r := providertest.NewRelay(t, c.ListenAddrs()[0])
 	p := newTest(t, Config{Brokers: c.ListenAddrs(), Options: through(r)})
-	p.cfg.sendWithin, p.cfg.lookWithin, p.cfg.lookEvery = 300*time.Millisecond, 200*time.Millisecond, 100*time.Millisecond
+	p.cfg.sendWithin, p.cfg.lookWithin, p.cfg.lookEvery = time.Hour, 200*time.Millisecond, 100*time.Millisecond
 	a := providertest.Start(t, newTest(t, Config{Brokers: c.ListenAddrs()}))
 	b := providertest.Start(t, p)
 	providertest.Introduce(a, b)
 	hears(t, a, b, "at first")
 	r.Hold()
+	// Whoever is sending hears why it did not succeed.
+	if err := p.Send(t.Context(), [][]byte{newFrame("lost")}); err == nil || !strings.Contains(err.Error(), "ask for topics") {
+		t.Errorf("Send: %v; want what ended the link", err)
+	}
 	eventually(t, "there is no link", func() bool { _, ok := p.keeper.Link(); return !ok })
 	if err := p.Send(t.Context(), [][]byte{newFrame("lost")}); err == nil {
 		t.Error("Send returned nil")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/carillon-go/carillon/provider"
@@ -153,6 +155,40 @@ func TestSend_WaitsForTheBrokersNoLongerThanItsContext(t *testing.T) {
 	}
 }
 
+// The leader is now a broker that this instance cannot reach, under the name that it gives itself.
+func TestSend_SaysWhichBrokerItCannotReach(t *testing.T) {
+	c := startCluster(t, 2)
+	seed := c.ListenAddrs()[0]
+	dialer := kgo.Dialer(func(ctx context.Context, network, host string) (net.Conn, error) {
+		if host != seed {
+			host = "127.0.0.1:1"
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, host)
+	})
+	if err := c.CreateTopic(testTopic, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.MoveTopicPartition(testTopic, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	p := newTest(t, Config{Brokers: []string{seed}, Options: []kgo.Opt{dialer}})
+	p.cfg.sendWithin = 500 * time.Millisecond
+	e := providertest.Start(t, p)
+	if err := c.MoveTopicPartition(testTopic, 0, 1); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(refused(t, e, "advertised.listeners"))
+	other := providertest.NewEndpoint(t, newTest(t, Config{Brokers: []string{seed}, Options: []kgo.Opt{dialer}}), provider.Env{})
+	defer other.Close()
+	if err := other.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "advertised.listeners") {
+		t.Errorf("Start: %v; want it to name advertised.listeners", err)
+	}
+	if err := c.MoveTopicPartition(testTopic, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "Send succeeds again", func() bool { return p.Send(t.Context(), [][]byte{newFrame("again")}) == nil })
+}
+
 // A broker that takes what is written, and never answers.
 func TestSend_GivesUpByItself(t *testing.T) {
 	c := startCluster(t, 1)
@@ -189,7 +225,10 @@ func TestSend_GivesUpByItself(t *testing.T) {
 // While brokers are away Send says so, and keeps nothing for later.
 func TestSend_FailsWhileTheBrokersAreAway(t *testing.T) {
 	s := startServer(t)
-	a, b := pair(t, Config{Brokers: []string{s.address}}, Config{Brokers: []string{s.address}})
+	p, q := newTest(t, Config{Brokers: []string{s.address}}), newTest(t, Config{Brokers: []string{s.address}})
+	p.cfg.lookEvery, q.cfg.lookEvery = time.Hour, time.Hour // they notice by themselves
+	a, b := providertest.Start(t, p), providertest.Start(t, q)
+	providertest.Introduce(a, b)
 	hears(t, a, b, "at first")
 	s.kill()
 	lost := newFrame("while they are away")
@@ -199,8 +238,8 @@ func TestSend_FailsWhileTheBrokersAreAway(t *testing.T) {
 		return err != nil && strings.Contains(err.Error(), "is it running")
 	})
 	eventually(t, "both have noticed", func() bool {
-		_, one := a.Provider.(*Provider).keeper.Link()
-		_, other := b.Provider.(*Provider).keeper.Link()
+		_, one := p.keeper.Link()
+		_, other := q.keeper.Link()
 		return !one && !other
 	})
 	s.start()

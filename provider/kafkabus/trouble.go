@@ -95,13 +95,11 @@ func (s *settings) rights() string {
 	return fmt.Sprintf("; allow Describe, Read and Write to %s on topics with the prefix %s- (kafka-acls --resource-pattern-type prefixed)", s.who(), s.prefix)
 }
 
-// unreached returns known for an address that is in Brokers, and otherwise where it may come from.
+// unreached returns known for an address, or a host, that is in Brokers or may be one of them, and otherwise where it comes from.
 func (s *settings) unreached(address, known string) string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		host = address
-	}
-	if slices.ContainsFunc(s.known, func(b string) bool { return b == address || strings.HasPrefix(b, host+":") || !numeric(b) }) {
+	if slices.ContainsFunc(s.known, func(b string) bool {
+		return b == address || strings.HasPrefix(b, address+":") || numeric(address) && !numeric(b)
+	}) {
 		return known
 	}
 	return "; a broker says that it is to be reached there (advertised.listeners), and it is not: check that, or is it down?"
