@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -144,17 +145,17 @@ func (c Config) brokers() ([]string, error) {
 
 // withPort returns an address with its port, and false for what is no address.
 func withPort(text string) (address string, ok bool) {
-	if strings.ContainsFunc(text, func(r rune) bool { return strings.ContainsRune("/@?#%\\\"", r) || r <= ' ' || r == 0x7f }) {
-		return "", false
-	}
 	host, port, err := net.SplitHostPort(text)
 	if err != nil {
-		host, port = strings.TrimSuffix(strings.TrimPrefix(text, "["), "]"), "9092"
-		if strings.ContainsRune(host, ':') && net.ParseIP(host) == nil {
-			return "", false
+		host, port = text, "9092"
+		if inner, ok := strings.CutPrefix(text, "["); ok {
+			host = strings.TrimSuffix(inner, "]")
 		}
 	}
-	if host == "" || port == "" || len(port) > 5 || strings.Trim(port, "0123456789") != "" {
+	if net.ParseIP(host) == nil && (host == "" || strings.ContainsFunc(host, strange)) { // a zone could be anything, a password too
+		return "", false
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return "", false
 	}
 	return net.JoinHostPort(host, port), true
@@ -209,7 +210,7 @@ func (c Config) check() (settings, []kgo.Opt, error) {
 	return s, options, nil
 }
 
-// strange reports whether r has no place in the name of a topic.
+// strange reports whether r has no place in the name of a topic, nor in that of a host.
 func strange(r rune) bool {
 	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-", r))
 }

@@ -174,7 +174,9 @@ func (l *link) fits(ctx context.Context) error {
 	req.Resources = append(req.Resources, r)
 	answer, err := l.client.Request(ctx, req)
 	if err != nil {
-		return l.p.cfg.explain("ask for the settings of topic "+l.own, l.because(err))
+		// What keeps this from being answered keeps other questions too; or the broker does not know this one.
+		l.env.Logger.LogAttrs(ctx, slog.LevelDebug, "the settings of the topic are not known", slog.String("provider", name), slog.String("topic", l.own), slog.Any("error", err))
+		return nil
 	}
 	for _, said := range answer.(*kmsg.DescribeConfigsResponse).Resources {
 		if said.ErrorCode != 0 {
