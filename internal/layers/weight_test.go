@@ -12,6 +12,10 @@ import (
 // weight lists the modules, by the beginnings of their paths, that an application links because it imports package
 // carillon and the provider of this folder. golang.org/x and our own are not listed.
 var weight = map[string][]string{
+	"kafkabus": {
+		"github.com/klauspost/compress", "github.com/pierrec/lz4/v4", // of franz-go, for what brokers may compress
+		"github.com/twmb/franz-go",
+	},
 	"natsbus": {
 		"github.com/klauspost/compress", // of nats.go, for WebSocket
 		"github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/nats-io/nuid",
