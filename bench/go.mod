@@ -9,6 +9,7 @@ require (
 	github.com/carillon-go/carillon v0.0.0
 	github.com/carillon-go/carillon/provider/natsbus v0.0.0
 	github.com/carillon-go/carillon/provider/redisbus v0.0.0
+	github.com/eclipse/paho.golang v0.23.0
 	github.com/hashicorp/memberlist v0.7.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/nats-io/nats-server/v2 v2.15.2

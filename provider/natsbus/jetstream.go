@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -137,6 +138,9 @@ func NewJetStream(cfg JetStreamConfig) (*JetStream, error) {
 
 // Name returns "jetstream".
 func (p *JetStream) Name() string { return jetStreamName }
+
+// Format implements [fmt.Formatter] for every verb: it names the transport, so that no setting is printed.
+func (p *JetStream) Format(f fmt.State, _ rune) { io.WriteString(f, "natsbus.JetStream") }
 
 // Capabilities implements [provider.Provider].
 func (p *JetStream) Capabilities() provider.Capabilities {

@@ -34,6 +34,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -108,6 +109,9 @@ func New(cfg Config) (*Provider, error) {
 
 // Name returns "nats".
 func (p *Provider) Name() string { return name }
+
+// Format implements [fmt.Formatter] for every verb: it names the transport, so that no setting is printed.
+func (p *Provider) Format(f fmt.State, _ rune) { io.WriteString(f, "natsbus.Provider") }
 
 // Capabilities implements [provider.Provider].
 func (p *Provider) Capabilities() provider.Capabilities {

@@ -1,0 +1,36 @@
+//go:build linux
+
+package main
+
+import (
+	"github.com/carillon-go/carillon/bench/internal/opponent/nats/natsserver"
+	"github.com/carillon-go/carillon/bench/internal/opponent/redis/redisserver"
+	"github.com/carillon-go/carillon/bench/internal/own"
+	"github.com/carillon-go/carillon/bench/internal/system"
+	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/provider/natsbus"
+	"github.com/carillon-go/carillon/provider/redisbus"
+)
+
+// guests are our transports on message brokers, each at the server that its bare client is measured at.
+var guests = []own.Guest{
+	{
+		Name: "natsbus", Title: "Carillon over NATS core (nats-server " + natsserver.Version + ")", Note: natsserver.Settings, Serve: natsserver.Start,
+		Provider: func(address string) (provider.Provider, error) {
+			return natsbus.New(natsbus.Config{URLs: []string{"nats://" + address}})
+		},
+	},
+	{
+		Name: "redisbus", Title: "Carillon over Redis pub/sub", Note: "the server as for Redis alone", Serve: redisserver.Serve,
+		Provider: func(address string) (provider.Provider, error) {
+			return redisbus.New(redisbus.Config{URL: "redis://" + address})
+		},
+	},
+}
+
+func guestSystems() (all []system.System) {
+	for _, g := range guests {
+		all = append(all, g.System())
+	}
+	return all
+}
