@@ -31,9 +31,6 @@ const (
 	// batchBytes is how much of a batch of frames becomes one batch of records.
 	batchBytes = 256 << 10
 
-	// maxBatchBytes is what a batch may expand to. No instance compresses, but brokers may (compression.type), and strangers.
-	maxBatchBytes = 4 << 20
-
 	dialTimeout    = 3 * time.Second
 	answerWithin   = 5 * time.Second // for one request
 	attemptTimeout = 15 * time.Second
@@ -241,9 +238,9 @@ func (c Config) clientOptions(s *settings) ([]kgo.Opt, error) {
 
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()), // where to go on is decided here, and told
 		kgo.FetchMaxWait(time.Second),               // a partition that is added has to wait for it
-		kgo.FetchMaxBytes(8<<20),
-		kgo.FetchMaxPartitionBytes(2<<20),
-		kgo.MaxDecompressBatchBytes(maxBatchBytes),
+		kgo.FetchMaxBytes(4<<20),
+		kgo.FetchMaxPartitionBytes(1<<20),
+		kgo.WithDecompressor(uncompressed{}),
 		kgo.DisableFetchSessions(), // they gain nothing with so few partitions, and cost a round trip at the end
 	)
 	if s.tls = c.TLS != nil; s.tls {

@@ -5,7 +5,7 @@
 // [Config] names brokers and credentials. Every instance of a site uses the same cluster. The topic of the site with the ID S is
 // carillon-S; [Config.Prefix] replaces the first word. It is made when it is missing and this user may: with the partitions and replicas that
 // [Config] or else the brokers say, and with [Config.Retention] (10 minutes). An operator who makes it himself chooses these, with
-// cleanup.policy=delete; Start refuses a topic that is compacted, which would forget frames. An instance needs the rights to describe, read and write the topic,
+// cleanup.policy=delete; Start refuses a topic that is compacted, which would forget frames, and one that compresses: nothing is unpacked here. An instance needs the rights to describe, read and write the topic,
 // and to create it unless it is there; what accepts other sites needs to read theirs.
 //
 // # Delivery

@@ -25,13 +25,15 @@ type link struct {
 	end    context.CancelFunc // interrupts whatever the client waits for, which not every ctx does
 	own    string             // the topic of the own site
 
-	early  kgo.Fetches                // what was read before Wait was called
-	follow map[string]map[int32]bool  // partitions that are read; used by connect, then by watch
-	ids    map[string][16]byte        // of the topics that are read; likewise
-	frames [][]byte                   // the slice of every batch; used by receive
-	wake   chan struct{}              // holds a token when watch should look at once
-	dialed atomic.Pointer[dialFailed] // the last one; nil: none
-	lost   atomic.Pointer[error]      // why the link has ended; nil: it has not
+	early    kgo.Fetches                // what was read before Wait was called
+	follow   map[string]map[int32]bool  // partitions that are read; used by connect, then by watch
+	ids      map[string][16]byte        // of the topics that are read; likewise
+	frames   [][]byte                   // the slice of every batch; used by receive
+	skipped  int64                      // records that are compressed; used by connect, then by receive
+	skipSaid time.Time                  // when that was logged
+	wake     chan struct{}              // holds a token when watch should look at once
+	dialed   atomic.Pointer[dialFailed] // the last one; nil: none
+	lost     atomic.Pointer[error]      // why the link has ended; nil: it has not
 }
 
 type dialFailed struct{ err error }

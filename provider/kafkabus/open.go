@@ -2,6 +2,7 @@ package kafkabus
 
 import (
 	"context"
+	"errors"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -130,6 +131,9 @@ func (l *link) tryOut(ctx context.Context) error {
 		var failed error
 		fetched.EachPartition(func(p kgo.FetchTopicPartition) {
 			read = read || p.Topic == l.own && len(p.Records) > 0
+			if errors.Is(p.Err, kgo.ErrMaxDecompress) && p.Topic == l.own {
+				failed = errCompressed(l.own) // it may be the probe; and if it is a stranger's, the next attempt will tell
+			}
 			if err := l.judge(p.Topic, p.Partition, p.Err); err != nil && failed == nil {
 				failed = err
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strconv"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -59,15 +60,15 @@ func (l *link) deliver(p kgo.FetchTopicPartition) {
 
 // judge returns what an error of reading a partition means: nil if franz-go goes on by itself.
 func (l *link) judge(topic string, number int32, err error) error {
-	large, isLarge := errors.AsType[*kgo.ErrDecompressTooLarge](err)
+	packed, isPacked := errors.AsType[*kgo.ErrDecompressTooLarge](err)
 	_, isLoss := errors.AsType[*kgo.ErrDataLoss](err)
 	switch {
 	case err == nil, isContext(err), errors.Is(err, kgo.ErrClientClosed):
 		return nil
-	case isLarge: // of a stranger, as no frame is that large
-		l.env.Logger.LogAttrs(context.Background(), slog.LevelWarn, "records skipped, they expand to more than any frames", slog.String("provider", name), slog.String("error", err.Error()))
-		l.p.positions.advance(topic, number, large.NextOffset)
-		l.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{topic: {number: {Epoch: large.Epoch, Offset: large.NextOffset}}})
+	case isPacked:
+		l.skip(topic, packed.NextOffset-packed.Offset)
+		l.p.positions.advance(topic, number, packed.NextOffset)
+		l.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{topic: {number: {Epoch: packed.Epoch, Offset: packed.NextOffset}}})
 		return nil
 	case isLoss, errors.Is(err, kerr.OffsetOutOfRange), errors.Is(err, kerr.TopicAuthorizationFailed): // the next link knows where to go on
 	case kerr.IsRetriable(err):
@@ -77,4 +78,14 @@ func (l *link) judge(topic string, number int32, err error) error {
 		l.p.positions.fail(topic, number)
 	}
 	return l.p.cfg.explain("read partition "+strconv.Itoa(int(number))+" of topic "+topic, err)
+}
+
+// skip counts records that are not taken, and says so once a second at most.
+func (l *link) skip(topic string, records int64) {
+	l.skipped += records
+	if now := time.Now(); now.Sub(l.skipSaid) >= time.Second {
+		l.skipSaid = now
+		l.env.Logger.LogAttrs(context.Background(), slog.LevelWarn, "records skipped, as they are compressed, which no instance does",
+			slog.String("provider", name), slog.String("topic", topic), slog.Int64("records", l.skipped))
+	}
 }

@@ -16,6 +16,18 @@ const (
 // A tag says which Provider wrote a record. It is random.
 type tag [16]byte
 
+// uncompressed refuses what is compressed. No instance compresses, as frames are packed and may be encrypted; and a few bytes of a stranger can
+// expand to gigabytes. franz-go names the records that were refused, so that they can be skipped.
+type uncompressed struct{}
+
+// Decompress implements [kgo.Decompressor].
+func (uncompressed) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte, error) {
+	if codec != kgo.CodecNone {
+		return nil, kgo.ErrMaxDecompress
+	}
+	return src, nil
+}
+
 // newRecord returns a record that holds frame, or is a probe, which holds none.
 func newRecord(topic string, key []byte, from *tag, frame []byte) *kgo.Record {
 	return &kgo.Record{Topic: topic, Key: key, Value: frame, Headers: []kgo.RecordHeader{{Key: tagKey, Value: from[:]}}}

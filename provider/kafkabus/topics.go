@@ -131,6 +131,7 @@ func (l *link) create(ctx context.Context) error {
 	t.Topic, t.NumPartitions, t.ReplicationFactor = l.own, cfg.partitions, cfg.replicas
 	for _, setting := range [][2]string{
 		{"cleanup.policy", "delete"},
+		{"compression.type", "uncompressed"},
 		{"retention.ms", strconv.FormatInt(retention, 10)},
 		{"segment.ms", strconv.FormatInt(segment, 10)},
 		{"max.message.bytes", strconv.Itoa(max(1<<20, batchBytes, cfg.maxFrameBytes+recordOverhead))},
@@ -170,7 +171,7 @@ func (l *link) fits(ctx context.Context) error {
 	req := kmsg.NewPtrDescribeConfigsRequest()
 	r := kmsg.NewDescribeConfigsRequestResource()
 	r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeTopic, l.own
-	r.ConfigNames = []string{"cleanup.policy", "max.message.bytes"}
+	r.ConfigNames = []string{"cleanup.policy", "compression.type", "max.message.bytes"}
 	req.Resources = append(req.Resources, r)
 	answer, err := l.client.Request(ctx, req)
 	if err != nil {
@@ -191,6 +192,10 @@ func (l *link) fits(ctx context.Context) error {
 				if strings.Contains(*c.Value, "compact") {
 					return fmt.Errorf("kafka: topic %s has cleanup.policy=%s, which forgets all but the last frame of an instance: set it to delete", l.own, *c.Value)
 				}
+			case "compression.type":
+				if *c.Value != "uncompressed" && *c.Value != "producer" {
+					return errCompressed(l.own)
+				}
 			case "max.message.bytes":
 				if limit, err := strconv.Atoi(*c.Value); err == nil && limit < l.p.cfg.batchBytes() {
 					return tooSmall(l.own, limit, l.p.cfg.batchBytes())
@@ -203,6 +208,10 @@ func (l *link) fits(ctx context.Context) error {
 
 // batchBytes is the size of the largest batch of records.
 func (s *settings) batchBytes() int { return max(batchBytes, s.maxFrameBytes+recordOverhead) }
+
+func errCompressed(topic string) error {
+	return fmt.Errorf("kafka: what is written to topic %s is compressed by the brokers, which frames gain nothing by and instances do not take: set its compression.type to uncompressed", topic)
+}
 
 func tooSmall(topic string, limit, want int) error {
 	has := "less"

@@ -2,6 +2,8 @@ package kafkabus
 
 import (
 	"context"
+	"encoding/binary"
+	"hash/crc32"
 	"slices"
 	"strings"
 	"testing"
@@ -30,7 +32,7 @@ func TestStart_MakesTheTopic(t *testing.T) {
 	if n := len(c.PartitionInfos(testTopic)); n != 4 || info.NumReplicas != 2 {
 		t.Errorf("%d partitions and %d replicas, want 4 and 2", n, info.NumReplicas)
 	}
-	for key, want := range map[string]string{"cleanup.policy": "delete", "retention.ms": "300000", "segment.ms": "60000", "max.message.bytes": "1048576"} {
+	for key, want := range map[string]string{"cleanup.policy": "delete", "compression.type": "uncompressed", "retention.ms": "300000", "segment.ms": "60000", "max.message.bytes": "1048576"} {
 		if got := info.Configs[key]; got == nil || *got != want {
 			t.Errorf("%s is %v, want %s", key, got, want)
 		}
@@ -60,6 +62,8 @@ func TestStart_RefusesATopicThatDoesNotFit(t *testing.T) {
 	}{
 		{"it forgets all but the last of each key", map[string]string{"cleanup.policy": "compact"}, Config{}, "cleanup.policy=compact"},
 		{"and deletes as well", map[string]string{"cleanup.policy": "compact,delete"}, Config{}, "set it to delete"},
+		{"the brokers compress", map[string]string{"compression.type": "zstd"}, Config{}, "set its compression.type to uncompressed"},
+		{"they leave it to who writes", map[string]string{"compression.type": "producer"}, Config{}, ""},
 		{"it takes less than a batch", map[string]string{"max.message.bytes": "100000"}, Config{}, "takes batches of 100000 bytes (max.message.bytes), and wants to take 262144"},
 		{"it takes less than a frame", map[string]string{"max.message.bytes": "500000"}, Config{MaxFrameBytes: 600_000}, "wants to take 600512"},
 		{"it takes just enough", map[string]string{"max.message.bytes": "262144"}, Config{}, ""},
@@ -79,6 +83,26 @@ func TestStart_RefusesATopicThatDoesNotFit(t *testing.T) {
 				t.Errorf("Start: %v; want an error with %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// The user may not read the settings of the topic: that the brokers compress shows when the first record comes back.
+func TestStart_NoticesThatTheBrokersCompress(t *testing.T) {
+	c := startCluster(t, 1)
+	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeConfigs}, Resource: testTopic, Err: kerr.TopicAuthorizationFailed, Count: -1})
+	c.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		for _, t := range r.(*kmsg.ProduceRequest).Topics {
+			for _, p := range t.Partitions {
+				p.Records[22] |= 4 // attributes of the batch: zstd
+				binary.BigEndian.PutUint32(p.Records[17:], crc32.Checksum(p.Records[21:], crc32.MakeTable(crc32.Castagnoli)))
+			}
+		}
+		return nil, nil, false
+	})
+	e := providertest.NewEndpoint(t, newTest(t, Config{Brokers: c.ListenAddrs()}), provider.Env{})
+	if err := e.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "compression.type") {
+		t.Errorf("Start: %v; want an error with compression.type", err)
 	}
 }
 
