@@ -29,7 +29,7 @@ func harness(s *server) providertest.Harness {
 			Heal:    func(i int) { relays[i].Heal() },
 			Restart: s.restart,
 			Garbage: func(i int, b []byte) error {
-				cl, err := kgo.NewClient(kgo.SeedBrokers(s.address), kgo.ProducerLinger(0))
+				cl, err := kgo.NewClient(kgo.SeedBrokers(s.address), kgo.ProducerLinger(0), kgo.ProducerBatchCompression(kgo.NoCompression()))
 				if err != nil {
 					return err
 				}

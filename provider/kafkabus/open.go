@@ -3,6 +3,7 @@ package kafkabus
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -122,10 +123,15 @@ func (l *link) tryOut(ctx context.Context) error {
 	if err := l.produce(ctx, [][]byte{nil}); err != nil {
 		return err
 	}
+	reading, giveUp := context.WithTimeout(ctx, readyWithin)
+	defer giveUp()
 	for {
-		fetched := l.client.PollFetches(ctx)
-		if ctx.Err() != nil {
+		fetched := l.client.PollFetches(reading)
+		switch {
+		case ctx.Err() != nil:
 			return l.p.cfg.explain("read topic "+l.own, l.because(ctx.Err()))
+		case reading.Err() != nil:
+			return fmt.Errorf("kafka: read topic %s: what was written did not come back within %v: is its leader well?", l.own, readyWithin)
 		}
 		read := false
 		var failed error

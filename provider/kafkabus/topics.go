@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	readyWithin = 10 * time.Second // for the partitions of a topic to have leaders
+	readyWithin = 10 * time.Second // for the partitions of a topic to have leaders, and for what is written to come back
 	firstPause  = 20 * time.Millisecond
 	lastPause   = 500 * time.Millisecond
 )
