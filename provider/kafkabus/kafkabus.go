@@ -5,8 +5,9 @@
 // [Config] names brokers and credentials. Every instance of a site uses the same cluster. The topic of the site with the ID S is
 // carillon-S; [Config.Prefix] replaces the first word. It is made when it is missing and this user may: with the partitions and replicas that
 // [Config] or else the brokers say, and with [Config.Retention] (10 minutes). An operator who makes it himself chooses these, with
-// cleanup.policy=delete; Start refuses a topic that is compacted, which would forget frames, and one that compresses: nothing is unpacked here. An instance needs the rights to describe, read and write the topic,
-// and to create it unless it is there; what accepts other sites needs to read theirs.
+// cleanup.policy=delete and compression.type=uncompressed: Start refuses a topic that is compacted, which would forget frames, and one that compresses, as
+// nothing is unpacked here. An instance needs the rights to describe, read and write the topic, and to create it unless it is there; what accepts
+// other sites needs to describe and read theirs.
 //
 // # Delivery
 //
@@ -22,7 +23,7 @@
 //
 // # Limits
 //
-// A frame has at most [Config.MaxFrameBytes], 32 KiB by default. The topic must take records of that size (max.message.bytes, 1 MiB unless changed).
+// A frame has at most [Config.MaxFrameBytes], 32 KiB by default. The topic must take batches of 256 KiB, and of a frame (max.message.bytes, 1 MiB unless changed).
 // New partitions, a deleted topic and a right that was taken away are noticed after 5 s at most.
 //
 // # Requirements
