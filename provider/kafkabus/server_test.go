@@ -3,6 +3,7 @@ package kafkabus
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,7 +11,9 @@ import (
 	"os/exec"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 )
@@ -42,7 +45,14 @@ func serve(told string) error {
 	if err := json.Unmarshal([]byte(told), &cfg); err != nil {
 		return err
 	}
-	c, err := kfake.NewCluster(kfake.Ports(cfg.Port), kfake.DataDir(cfg.Dir), kfake.DefaultNumPartitions(cfg.Partitions))
+	open := func() (*kfake.Cluster, error) {
+		return kfake.NewCluster(kfake.Ports(cfg.Port), kfake.DataDir(cfg.Dir), kfake.DefaultNumPartitions(cfg.Partitions))
+	}
+	c, err := open()
+	// While nobody listened, the system may have lent the port to somebody's connection.
+	for end := time.Now().Add(patience); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(end); c, err = open() {
+		<-time.After(20 * time.Millisecond)
+	}
 	if err != nil {
 		return err
 	}
