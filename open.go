@@ -89,7 +89,7 @@ func newBroker(cfg Config) *Broker {
 	b.setSelf(site.StreamID{})
 	b.keyring.Store(&keyring{})
 	for _, p := range cfg.Providers {
-		o := &outlet{provider: p, name: p.Name()}
+		o := &outlet{provider: p, name: p.Name(), idle: p.Capabilities().IdleHeartbeat}
 		o.unicaster, _ = p.(provider.Unicaster)
 		o.watcher, _ = p.(provider.MemberWatcher)
 		b.outs = append(b.outs, o)
@@ -168,6 +168,9 @@ func (b *Broker) open(ctx context.Context) error {
 	b.loops.Go(b.tick)
 	b.loops.Go(b.send)
 	b.rowLoop.Go(b.follow)
+	if b.cleans() {
+		b.rowLoop.Go(b.clean)
+	}
 	b.watchIsolation()
 	select {
 	case <-b.inStep:

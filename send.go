@@ -68,13 +68,16 @@ type outlet struct {
 	unicaster provider.Unicaster     // or nil
 	watcher   provider.MemberWatcher // or nil
 	name      string
+	cleaning  cleaning
 
 	framesSent, bytesSent, framesReceived, failures atomic.Uint64
 	failLog                                         rate
-	buffer                                          atomic.Int64 // bytes that its transport keeps for this instance; 0: it told nothing
+	idle                                            time.Duration // how often it carries what is said while idle; 0: always, negative: never
+	buffer                                          atomic.Int64  // bytes that its transport keeps for this instance; 0: it told nothing
 
-	// Of the batch in hand; of who has the turn, see hand.
-	owed    bool // not accepted yet
+	// Of who has the turn, see hand.
+	idleAt  time.Time // when what it carried last was said while idle
+	owed    bool      // it has not accepted the batch in hand yet
 	retryAt time.Time
 	backoff time.Duration
 
@@ -272,16 +275,19 @@ func (b *Broker) sendControl(control []controlFrame) {
 	if len(control) == 0 {
 		return
 	}
-	var all [][]byte
 	for i := range control {
 		b.sealFrame(control[i].bytes)
-		if control[i].to == (site.StreamID{}) {
-			all = append(all, control[i].bytes)
-		}
 	}
 	ctx, cancel := context.WithTimeout(b.loopCtx, controlLimit)
 	defer cancel()
+	var all [][]byte
 	for _, o := range b.outs {
+		all = all[:0]
+		for _, c := range control {
+			if c.to == (site.StreamID{}) && o.carries(c) {
+				all = append(all, c.bytes)
+			}
+		}
 		if len(all) > 0 {
 			o.try(ctx, b.log, site.StreamID{}, all)
 		}
@@ -296,6 +302,19 @@ func (b *Broker) sendControl(control []controlFrame) {
 	b.progress.signal()
 	b.mu.Unlock()
 	clear(control)
+}
+
+// carries reports whether c goes through o. The machine speaks as often as the provider wants it that
+// wants it most often; another may charge for each message.
+func (o *outlet) carries(c controlFrame) bool {
+	switch {
+	case o.idle == 0 || c.idle.IsZero():
+		return true
+	case o.idle < 0 || c.idle.Sub(o.idleAt) < o.idle:
+		return false
+	}
+	o.idleAt = c.idle
+	return true
 }
 
 // sendAgain sends repairs, in runs for the same receivers. What a provider does

@@ -12,6 +12,12 @@ import (
 // weight lists the modules, by the beginnings of their paths, that an application links because it imports package
 // carillon and the provider of this folder. golang.org/x and our own are not listed.
 var weight = map[string][]string{
+	"awsbus": {"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go"},
+	"azurebus": {
+		"github.com/Azure/azure-sdk-for-go/sdk/azcore", "github.com/Azure/azure-sdk-for-go/sdk/internal",
+		"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus", "github.com/Azure/go-amqp",
+	},
+	"mqttbus": {"github.com/eclipse/paho.golang"},
 	"kafkabus": {
 		"github.com/klauspost/compress", "github.com/pierrec/lz4/v4", // of franz-go, for what brokers may compress
 		"github.com/twmb/franz-go",
