@@ -18,6 +18,10 @@ var weight = map[string][]string{
 		"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus", "github.com/Azure/go-amqp",
 	},
 	"mqttbus": {"github.com/eclipse/paho.golang"},
+	"kafkabus": {
+		"github.com/klauspost/compress", "github.com/pierrec/lz4/v4", // of franz-go, for what brokers may compress
+		"github.com/twmb/franz-go",
+	},
 	"natsbus": {
 		"github.com/klauspost/compress", // of nats.go, for WebSocket
 		"github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/nats-io/nuid",
