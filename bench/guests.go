@@ -3,6 +3,7 @@
 package main
 
 import (
+	"github.com/carillon-go/carillon/bench/internal/opponent/kafka/kafkaserver"
 	"github.com/carillon-go/carillon/bench/internal/opponent/mqtt/mosquitto"
 	"github.com/carillon-go/carillon/bench/internal/opponent/nats/natsserver"
 	"github.com/carillon-go/carillon/bench/internal/opponent/postgres"
@@ -11,6 +12,7 @@ import (
 	"github.com/carillon-go/carillon/bench/internal/own"
 	"github.com/carillon-go/carillon/bench/internal/system"
 	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/provider/kafkabus"
 	"github.com/carillon-go/carillon/provider/mqttbus"
 	"github.com/carillon-go/carillon/provider/natsbus"
 	"github.com/carillon-go/carillon/provider/pgbus"
@@ -48,6 +50,12 @@ var guests = []own.Guest{
 		Name: "mqttbus", Title: "Carillon over MQTT 5 (mosquitto)", Note: "QoS 1; the server as for MQTT alone", Serve: mosquitto.Serve,
 		Provider: func(address string) (provider.Provider, error) {
 			return mqttbus.New(mqttbus.Config{URLs: []string{"mqtt://" + address}})
+		},
+	},
+	{
+		Name: "kafkabus", Title: "Carillon over Kafka's protocol (kfake)", Note: "acks=all; " + kafkaserver.Settings, Serve: kafkaserver.Serve,
+		Provider: func(address string) (provider.Provider, error) {
+			return kafkabus.New(kafkabus.Config{Brokers: []string{address}})
 		},
 	},
 }

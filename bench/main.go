@@ -25,6 +25,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/carillon-go/carillon/bench/internal/opponent/kafka/kafkaserver"
 	"github.com/carillon-go/carillon/bench/internal/opponent/nats/natsserver"
 	"github.com/carillon-go/carillon/bench/internal/own"
 )
@@ -47,6 +48,7 @@ func main() {
 		os.Exit(status)
 	}
 	natsserver.RunIfAsked()
+	kafkaserver.RunIfAsked()
 	os.Exit(run(os.Args[1:]))
 }
 

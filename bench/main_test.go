@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/carillon-go/carillon/bench/internal/harness"
+	"github.com/carillon-go/carillon/bench/internal/opponent/kafka/kafkaserver"
 	"github.com/carillon-go/carillon/bench/internal/opponent/nats/natsserver"
 	"github.com/carillon-go/carillon/bench/internal/own"
 )
@@ -23,6 +24,7 @@ func TestMain(m *testing.M) {
 		os.Exit(status)
 	}
 	natsserver.RunIfAsked()
+	kafkaserver.RunIfAsked()
 	os.Exit(m.Run())
 }
 

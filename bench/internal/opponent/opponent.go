@@ -1,12 +1,13 @@
 //go:build linux
 
 // Package opponent gathers what people would pick instead of Carillon. A program that runs them calls
-// natsserver.RunIfAsked first in its main function.
+// natsserver.RunIfAsked and kafkaserver.RunIfAsked first in its main function.
 package opponent
 
 import (
 	"slices"
 
+	"github.com/carillon-go/carillon/bench/internal/opponent/kafka"
 	"github.com/carillon-go/carillon/bench/internal/opponent/memberlist"
 	"github.com/carillon-go/carillon/bench/internal/opponent/mqtt"
 	"github.com/carillon-go/carillon/bench/internal/opponent/nats"
@@ -22,5 +23,5 @@ import (
 // so when it is run.
 func Systems() []system.System {
 	return slices.Concat(nats.Systems(), zmq.Systems(), redis.Systems(), postgres.Systems(), rabbit.Systems(),
-		mqtt.Systems(), watermill.Systems(), memberlist.Systems())
+		mqtt.Systems(), kafka.Systems(), watermill.Systems(), memberlist.Systems())
 }
