@@ -71,6 +71,7 @@ var goals = []goal{
 	{"start-ms", "ms from exec to the first event delivered at 3 running peers (SQLite, TCP)", atMost, 150, 60, (*results).start},
 	{"idle-cpu-percent", "% of a core, the busiest of 9 idle instances", atMost, 0.5, 0.2, idleMost(func(i harness.Idle) float64 { return 100 * i.CPU })},
 	{"idle-memory-mib", "MiB resident, the largest of 9 idle instances", atMost, 30, none, idleMost(func(i harness.Idle) float64 { return float64(i.Resident) / (1 << 20) })},
+	{"natsbus-128-n3-vs-nats", "events/s, natsbus ÷ NATS core itself; 128 B, N=3", atLeast, 1.3, none, ratioOf(perSecond, n3, "natsbus", "nats")},
 	// For growth nothing but "flat" and "linear" is asked for. The figures are what we take that to be.
 	{"growth-udp-flat", "sender's CPU per event of udpbus, most ÷ fewest instances, without what bare datagrams grow by", atMost, 1.5, none, growthRatio("udpbus", "limit-udp")},
 	{"growth-tcp-linear", "R² of a line through the sender's CPU per event of tcpbus by instances", atLeast, 0.9, none, growthFit("tcpbus")},

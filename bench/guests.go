@@ -60,6 +60,11 @@ var guests = []own.Guest{
 	},
 }
 
+// bareClients says beside which system each guest is shown: the client that it uses, as an application would use it by itself.
+var bareClients = map[string]string{
+	"natsbus": "nats", "redisbus": "redis", "rabbitbus": "rabbit", "kafkabus": "kafka", "pgbus": "postgres", "mqttbus": "mqtt",
+}
+
 func guestSystems() (all []system.System) {
 	for _, g := range guests {
 		all = append(all, g.System())

@@ -33,6 +33,8 @@ func pageOf(p plan, r *results, began time.Time) string {
 	section("Throughput", "![Throughput](images/bench-throughput.svg)\n\nEvents a second to each subscriber.", throughputTable(p, r))
 	section("Processor time and memory", "![Processor time for one delivery](images/bench-cpu.svg)\n\n"+
 		fmt.Sprintf("At full speed, %v. Memory is the most that was resident, without pages of files; what processes of a server share counts for each of them.", n3), costTable(p, r))
+	section("On message brokers", fmt.Sprintf("Each transport on a server beside the client that it uses, at full speed, %v: how many times its events a second, and how much of its processor time for one delivery, with the server's. Batches pay "+
+		"where a message is dear; where the client packs by itself, as Kafka's does, there is less to gain.", n3), guestTable(r))
 	section("Latency", fmt.Sprintf("![Latency](images/bench-latency.svg)\n\nOpen loop of %d events a second, %v, in µs.", pacedRate, n3), latencyTable(p, r))
 	section("Latency at half of the maximum load", "At half of what tcpbus delivers at most, in µs.", halfTable(p, r))
 	section("Raise within one process", "Pointer parameter, panics caught, against a bare look-up and call loop.", localTable(r))
@@ -165,6 +167,24 @@ func latencyTable(p plan, r *results) string {
 		rows = append(rows, row)
 	}
 	return report.Table(head, rows)
+}
+
+func guestTable(r *results) string {
+	var rows [][]string
+	for _, g := range guests {
+		bare := bareClients[g.Name]
+		row := []string{g.Name, bare}
+		for _, m := range []metric{perSecond, cpu} {
+			ratio, err := r.ratio(m, n3, g.Name, bare)
+			if err != nil {
+				row = append(row, column(r, m, place{n3, g.Name}), column(r, m, place{n3, bare}), trouble(err))
+				continue
+			}
+			row = append(row, column(r, m, place{n3, g.Name}), column(r, m, place{n3, bare}), ranged(ratio))
+		}
+		rows = append(rows, row)
+	}
+	return report.Table([]string{"transport", "client", "its events/s", "the client's", "ratio", "its µs a delivery", "the client's", "ratio"}, rows)
 }
 
 func halfTable(p plan, r *results) string {

@@ -67,7 +67,7 @@ func quickPlan() plan {
 	return plan{
 		rounds: 3, burst: 800 * time.Millisecond, pacedFor: 800 * time.Millisecond,
 		probes: slices.Concat(
-			withLatency(at(n3, "tcpbus", "nats", "tcpbus-gcm", "nats-packed", "udpbus", "limit-tcp", "udpbus-large", "limit-tcp-hmac-batch", "zmq"),
+			withLatency(at(n3, "tcpbus", "nats", "natsbus", "tcpbus-gcm", "nats-packed", "udpbus", "limit-tcp", "udpbus-large", "limit-tcp-hmac-batch", "zmq"),
 				"tcpbus", "nats", "udpbus", "limit-tcp"),
 			at(n8, "tcpbus", "nats"),
 			at(n3large, "tcpbus", "nats"),
