@@ -16,9 +16,11 @@ type Transports struct {
 	Receive []string // on which every instance is subscribed; ascending
 	Send    []string // on which every instance sends; ascending, some of Receive
 
-	// To is what Receive and Send are to become, and From what they were: equal to both,
-	// unless a move is under way. Ascending.
+	// To is what Receive and Send are to become: equal to both unless a move is under way. From is what they were
+	// before the last move began. Ascending.
 	From, To []string
+
+	Back bool // the move that is under way gives up another one
 
 	// Until is when the subscriptions that To lacks end, by the database's clock, to the millisecond. Zero
 	// means that nobody knows yet, because some instance may still send on them.
@@ -41,7 +43,7 @@ func (t Transports) Moving() bool {
 // Equal reports whether t and o say the same; Changed does not count.
 func (t Transports) Equal(o Transports) bool {
 	return slices.Equal(t.Receive, o.Receive) && slices.Equal(t.Send, o.Send) && slices.Equal(t.From, o.From) &&
-		slices.Equal(t.To, o.To) && t.Until.Equal(o.Until)
+		slices.Equal(t.To, o.To) && t.Back == o.Back && t.Until.Equal(o.Until)
 }
 
 // Clone returns a copy that shares no memory with t.
@@ -66,8 +68,8 @@ func (t Transports) Check() error {
 			return fmt.Errorf("site: there are no transports that are %s", f.what)
 		}
 	}
-	if t.IsZero() && !t.Until.IsZero() {
-		return errors.New("site: there are no transports, and they have an end")
+	if t.IsZero() && (t.Back || !t.Until.IsZero()) {
+		return errors.New("site: there are no transports, and they are given up")
 	}
 	if name := lacking(t.Receive, t.Send); name != "" {
 		return fmt.Errorf("site: the transport %q is sent on and not received", name)

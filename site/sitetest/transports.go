@@ -27,6 +27,8 @@ func changeSiteStoresTransports(t *testing.T, store Store) {
 		{"send on both", site.Transports{Receive: both, Send: both, From: udp, To: nats}},
 		{"send on the new one", site.Transports{Receive: both, Send: nats, From: udp, To: nats}},
 		{"an end", site.Transports{Receive: both, Send: nats, From: udp, To: nats, Until: until}},
+		{"back", site.Transports{Receive: both, Send: udp, From: nats, To: udp, Back: true}},
+		{"and back", site.Transports{Receive: both, Send: nats, From: udp, To: nats}},
 		{"close", site.Transports{Receive: nats, Send: nats, From: nats, To: nats}},
 		{"awkward names", site.Transports{Receive: []string{"nats", `ö"\'`}, Send: nats, From: nats, To: []string{`ö"\'`}}},
 	} {

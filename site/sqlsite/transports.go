@@ -13,12 +13,13 @@ type storedTransports struct {
 	Send    []string `json:"send,omitempty"`
 	From    []string `json:"from,omitempty"`
 	To      []string `json:"to,omitempty"`
+	Back    bool     `json:"back,omitempty"`
 	UntilMS *int64   `json:"until_ms,omitempty"` // since 1970
 	Changed uint64   `json:"changed,omitempty"`
 }
 
 func encodeTransports(t site.Transports) (string, error) {
-	b, err := json.Marshal(storedTransports{t.Receive, t.Send, t.From, t.To, untilMS(t.Until), t.Changed})
+	b, err := json.Marshal(storedTransports{t.Receive, t.Send, t.From, t.To, t.Back, untilMS(t.Until), t.Changed})
 	return string(b), err
 }
 
@@ -33,7 +34,7 @@ func decodeTransports(name string, text *string) (site.Transports, error) {
 	if err := json.Unmarshal([]byte(*text), &s); err != nil {
 		return site.Transports{}, finding("the transports of site %q cannot be read: %w", name, err)
 	}
-	t := site.Transports{Receive: s.Receive, Send: s.Send, From: s.From, To: s.To, Changed: s.Changed}
+	t := site.Transports{Receive: s.Receive, Send: s.Send, From: s.From, To: s.To, Back: s.Back, Changed: s.Changed}
 	if s.UntilMS != nil {
 		t.Until = time.UnixMilli(*s.UntilMS)
 	}
