@@ -114,7 +114,11 @@ func (b *Broker) sendSoon() {
 // a provider has accepted them. b.hand.turn is held.
 func (b *Broker) handOver() {
 	h := &b.hand
+	was := b.senders.Load()
 	outs := b.useSenders()
+	if b.senders.Load() != was {
+		poke(b.followWake) // to be said in the row
+	}
 	h.again = b.settle(outs)
 	b.mu.Lock()
 	h.control = append(h.control[:0], b.control...)

@@ -122,7 +122,7 @@ func (b *Broker) openTransports(ctx context.Context) error {
 				b.cfg.Site, name, strings.Join(b.has(), ", "))
 		}
 	}
-	if !slices.Equal(w.send, b.uses()) {
+	if b.machine == nil && !slices.Equal(w.send, b.uses()) {
 		b.log.Info("the site's transports are others than those configured here; following the site", "configured", b.uses(), "send", w.send, "receive", w.receive)
 	}
 	var failed error
@@ -145,7 +145,9 @@ func (b *Broker) openTransports(ctx context.Context) error {
 		}
 		o.setState(subscribed)
 	}
-	b.chooseSenders(w)
+	if b.chooseSenders(w) { // nobody sends yet
+		b.useSenders()
+	}
 	if len(*b.senders.Load()) == 0 {
 		return failed
 	}
@@ -309,11 +311,6 @@ func (b *Broker) chooseSenders(w way) (changed bool) {
 		return false
 	}
 	b.chosen.Store(&outs)
-	if b.machine == nil { // nobody sends yet
-		b.senders.Store(&outs)
-		b.hand.prompt.Store(len(outs) == 1 && outs[0].prompt)
-		return true
-	}
 	poke(b.sendWake)
 	return true
 }
@@ -339,7 +336,6 @@ func (b *Broker) useSenders() []*outlet {
 			o.lane.empty()
 		}
 	}
-	poke(b.followWake)
 	return outs
 }
 
