@@ -72,6 +72,32 @@ type Advertiser interface {
 	Addresses() []string
 }
 
+// A Cleaner is an Advertiser whose instances have something at the service that
+// stays there when they end without Close: a queue, a subscription. The Broker removes
+// it once the site database says that the instance's lease has ended.
+//
+// What Addresses returns are the names of what this instance has there, so that its member
+// row says whose a name is. Close removes them. While an instance runs, somebody may remove
+// what it has: it then makes it again under the same name, and calls [Env.Reconnected].
+//
+// Both methods may be called before Start, on a Provider that is never started, and
+// concurrently with all others. After Close they may return [ErrClosed].
+type Cleaner interface {
+	Advertiser
+	// Subscriptions lists what instances of site s have at the service, whoever made it and
+	// whether or not it is in use, each once, and nothing of any other site.
+	Subscriptions(ctx context.Context, s site.ID) ([]Subscription, error)
+	// Unsubscribe removes one of site s, with all that belongs to it and with what waits in it.
+	// One that is gone already is no error.
+	Unsubscribe(ctx context.Context, s site.ID, sub Subscription) error
+}
+
+// A Subscription is what one instance has at the service.
+type Subscription struct {
+	Name    string    // as in Addresses of its instance; compared as a whole, never as a prefix
+	Created time.Time // by the service's clock; zero if it does not say
+}
+
 // A MemberWatcher is a Provider that wants to know who is there.
 type MemberWatcher interface {
 	Provider

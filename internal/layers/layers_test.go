@@ -23,9 +23,11 @@ var allowed = map[string][]string{
 	// frames and members, not events, and no other transport.
 	"provider":              {"site"},
 	"provider/providertest": {"provider", "site"},
+	"provider/uplink":       {"provider"},
 	"provider/membus":       {"provider", "site"},
 	"provider/udpbus":       {"provider", "site"},
 	"provider/tcpbus":       {"provider", "site"},
+	"provider/janitor":      {"provider", "site"}, // it holds what transports list against member rows; programs of operators use it too
 
 	// The protocol.
 	"internal/wire":   {"site"},
@@ -45,7 +47,7 @@ var allowed = map[string][]string{
 	"internal/sim/simulate": {"internal/sim"},
 
 	// What applications import.
-	".": {"internal/engine", "internal/wire", "internal/seal", "provider", "site"},
+	".": {"internal/engine", "internal/wire", "internal/seal", "provider", "provider/janitor", "site"},
 	"carillontest": {
 		".", "provider", "provider/membus", "provider/providertest", "site", "site/memsite",
 	},
@@ -56,7 +58,7 @@ var allowed = map[string][]string{
 // none imports a package under internal that is not in shared.
 var nested = map[string][]string{
 	"site/sqlsite/drivers": {"site", "site/sqlsite"},
-	"provider/*":           {"provider", "site"},
+	"provider/*":           {"provider", "provider/uplink", "site"},
 	"cache":                {"."},
 	"appsettings":          {".", "provider", "provider/udpbus", "provider/tcpbus", "provider/membus", "site", "site/sqlsite"},
 	"examples":             {"*"},

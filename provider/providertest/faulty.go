@@ -63,7 +63,7 @@ type Injected struct {
 }
 
 // A FaultyProvider is a Provider whose transport has faults. It is a
-// [provider.Unicaster], [provider.MemberWatcher] and [provider.Advertiser] if
+// [provider.Unicaster], [provider.MemberWatcher], [provider.Advertiser] and [provider.Cleaner] if
 // the Provider inside is one. It is safe for concurrent use as far as that one is.
 type FaultyProvider interface {
 	provider.Provider
@@ -96,49 +96,63 @@ func Faulty(p provider.Provider, faults Faults) FaultyProvider {
 	f.caps.Redelivers = f.caps.Redelivers || faults.Out.Duplicate > 0 || faults.In.Duplicate > 0
 	f.SetRates(faults.Out, faults.In)
 
-	// A type that has a method for what p cannot do would claim it.
 	u, isUnicaster := p.(provider.Unicaster)
 	w, isWatcher := p.(provider.MemberWatcher)
-	a, isAdvertiser := p.(provider.Advertiser)
 	f.unicaster = u
-	to := faultyUnicaster{f}
+	both := faultyBoth{faultyUnicast{f, faultyUnicaster{f}}, w}
+	// A type that has a method for what p cannot do would claim it.
 	switch {
-	case isUnicaster && isWatcher && isAdvertiser:
-		return struct {
-			*faulty
-			faultyUnicaster
-			memberWatcher
-			advertiser
-		}{f, to, w, a}
 	case isUnicaster && isWatcher:
-		return struct {
-			*faulty
-			faultyUnicaster
-			memberWatcher
-		}{f, to, w}
-	case isUnicaster && isAdvertiser:
-		return struct {
-			*faulty
-			faultyUnicaster
-			advertiser
-		}{f, to, a}
-	case isWatcher && isAdvertiser:
-		return struct {
-			*faulty
-			memberWatcher
-			advertiser
-		}{f, w, a}
+		switch a := p.(type) {
+		case provider.Cleaner:
+			return struct {
+				faultyBoth
+				cleaner
+			}{both, a}
+		case provider.Advertiser:
+			return struct {
+				faultyBoth
+				advertiser
+			}{both, a}
+		}
+		return both
 	case isUnicaster:
-		return struct {
-			*faulty
-			faultyUnicaster
-		}{f, to}
+		switch a := p.(type) {
+		case provider.Cleaner:
+			return struct {
+				faultyUnicast
+				cleaner
+			}{both.faultyUnicast, a}
+		case provider.Advertiser:
+			return struct {
+				faultyUnicast
+				advertiser
+			}{both.faultyUnicast, a}
+		}
+		return both.faultyUnicast
 	case isWatcher:
+		watch := faultyWatch{f, w}
+		switch a := p.(type) {
+		case provider.Cleaner:
+			return struct {
+				faultyWatch
+				cleaner
+			}{watch, a}
+		case provider.Advertiser:
+			return struct {
+				faultyWatch
+				advertiser
+			}{watch, a}
+		}
+		return watch
+	}
+	switch a := p.(type) {
+	case provider.Cleaner:
 		return struct {
 			*faulty
-			memberWatcher
-		}{f, w}
-	case isAdvertiser:
+			cleaner
+		}{f, a}
+	case provider.Advertiser:
 		return struct {
 			*faulty
 			advertiser
@@ -151,6 +165,27 @@ func Faulty(p provider.Provider, faults Faults) FaultyProvider {
 type (
 	memberWatcher interface{ SetMembers(provider.Members) }
 	advertiser    interface{ Addresses() []string }
+	cleaner       interface {
+		advertiser
+		Subscriptions(context.Context, site.ID) ([]provider.Subscription, error)
+		Unsubscribe(context.Context, site.ID, provider.Subscription) error
+	}
+)
+
+// What a FaultyProvider is beside a Provider, without Addresses.
+type (
+	faultyUnicast struct {
+		*faulty
+		faultyUnicaster
+	}
+	faultyWatch struct {
+		*faulty
+		memberWatcher
+	}
+	faultyBoth struct {
+		faultyUnicast
+		memberWatcher
+	}
 )
 
 // faulty is what all FaultyProviders have in common.

@@ -407,6 +407,13 @@ func (unicast) SendTo(context.Context, site.StreamID, [][]byte) error { return n
 func (watch) SetMembers(provider.Members)                             {}
 func (advertise) Addresses() []string                                 { return []string{"a"} }
 
+type clean struct{ advertise }
+
+func (clean) Subscriptions(context.Context, site.ID) ([]provider.Subscription, error) {
+	return nil, nil
+}
+func (clean) Unsubscribe(context.Context, site.ID, provider.Subscription) error { return nil }
+
 func TestFaulty_CanDoWhatTheProviderInsideCan(t *testing.T) {
 	p := membus.New().Provider()
 	plain := struct{ provider.Provider }{p}
@@ -432,6 +439,20 @@ func TestFaulty_CanDoWhatTheProviderInsideCan(t *testing.T) {
 			watchOnly
 			advertiseOnly
 		}{unicast{plain}, watch{plain}, advertise{plain}},
+		"clean": clean{advertise{plain}},
+		"unicast and clean": struct {
+			unicast
+			cleanOnly
+		}{unicast{plain}, clean{advertise{plain}}},
+		"watch and clean": struct {
+			watch
+			cleanOnly
+		}{watch{plain}, clean{advertise{plain}}},
+		"all and clean": struct {
+			unicast
+			watchOnly
+			cleanOnly
+		}{unicast{plain}, watch{plain}, clean{advertise{plain}}},
 	} {
 		var wrapped provider.Provider = providertest.Faulty(inner, providertest.Faults{})
 		_, u0 := inner.(provider.Unicaster)
@@ -440,8 +461,10 @@ func TestFaulty_CanDoWhatTheProviderInsideCan(t *testing.T) {
 		_, w1 := wrapped.(provider.MemberWatcher)
 		_, a0 := inner.(provider.Advertiser)
 		_, a1 := wrapped.(provider.Advertiser)
-		if u0 != u1 || w0 != w1 || a0 != a1 {
-			t.Errorf("%s: Unicaster, MemberWatcher, Advertiser are %v %v %v inside and %v %v %v outside", name, u0, w0, a0, u1, w1, a1)
+		_, c0 := inner.(provider.Cleaner)
+		_, c1 := wrapped.(provider.Cleaner)
+		if u0 != u1 || w0 != w1 || a0 != a1 || c0 != c1 {
+			t.Errorf("%s: Unicaster, MemberWatcher, Advertiser, Cleaner are %v %v %v %v inside and %v %v %v %v outside", name, u0, w0, a0, c0, u1, w1, a1, c1)
 		}
 	}
 }
@@ -449,4 +472,9 @@ func TestFaulty_CanDoWhatTheProviderInsideCan(t *testing.T) {
 type (
 	watchOnly     interface{ SetMembers(provider.Members) }
 	advertiseOnly interface{ Addresses() []string }
+	cleanOnly     interface {
+		advertiseOnly
+		Subscriptions(context.Context, site.ID) ([]provider.Subscription, error)
+		Unsubscribe(context.Context, site.ID, provider.Subscription) error
+	}
 )

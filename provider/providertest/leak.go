@@ -34,7 +34,7 @@ func leaked(before map[string]string, ignore func(stack string) bool, patience t
 		for number, stack := range goroutines() {
 			_, old := before[number]
 			// The timeout of go test and tb.Context start goroutines of their own.
-			if !old && !strings.Contains(stack, "testing.(*T).Run") && !strings.Contains(stack, "testing.(*M).") && !ignore(stack) {
+			if !old && !strings.Contains(stack, "testing.(*T).Run") && !strings.Contains(stack, "testing.(*M).") && !ofRelay(stack) && !ignore(stack) {
 				left = append(left, stack)
 			}
 		}

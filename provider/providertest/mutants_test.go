@@ -116,7 +116,7 @@ type mutation struct {
 }
 
 func mutations() []mutation {
-	return []mutation{
+	return append(cleanerMutations(), []mutation{
 		{check: "Name", breaks: "an operator cannot type it", mutate: func(_ *testing.T, m *mutant) {
 			m.name = func() string { return "My Transport" }
 		}},
@@ -684,7 +684,7 @@ func mutations() []mutation {
 				}
 			}
 		}},
-	}
+	}...)
 }
 
 func TestChecks_FindWhatIsBroken(t *testing.T) {

@@ -61,6 +61,10 @@ func checks() []entry {
 		{"Addresses", "Addresses is called after Start, and the answer stays true until Close", 2, checkAddresses},
 		{"SetMembersDoesNotBlock", "SetMembers must not block on the network", 3, checkSetMembersDoesNotBlock},
 
+		{"Subscriptions", "Subscriptions lists what instances of a site have at the service, each once, and nothing of any other site; Close removes it", 3, checkSubscriptions},
+		{"Unsubscribe", "Unsubscribe removes the one of this very name; one that is gone already is no error", 3, checkUnsubscribe},
+		{"SubscriptionRemoved", "an instance whose subscription was removed makes it again under the same name, and calls Reconnected", 2, checkSubscriptionRemoved},
+
 		{"SlowReceiver", "one instance that is slow does not hold up the others", 3, checkSlowReceiver},
 		{"Prompt", "Capabilities.Prompt: Send and SendTo wait neither for a receiver nor for another goroutine", 2, checkPrompt},
 		{"BackPressure", "Capabilities.BackPressure: Send blocks while receivers are slow, instead of dropping", 2, checkBackPressure},

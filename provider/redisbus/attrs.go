@@ -5,6 +5,4 @@ const (
 	keyServer  = "server"
 	keyChannel = "channel"
 	keyFrom    = "from"
-	keyError   = "error"
-	keyAfter   = "after"
 )

@@ -3,7 +3,6 @@ package redisbus
 import (
 	"context"
 	"net"
-	"strings"
 	"testing"
 
 	"github.com/redis/rueidis"
@@ -30,20 +29,19 @@ func harness() providertest.Harness {
 				tb.Cleanup(func() { mute.Close() })
 				return newTest(tb, Config{URL: "redis://" + mute.Addr().String()})
 			},
-			IgnoreGoroutine: func(stack string) bool { return strings.Contains(stack, "(*relay)") },
 		}
-		var relays []*relay
+		var relays []*providertest.Relay
 		var providers []*Provider
 		for range n {
-			r := startRelay(tb, s.address)
-			p := newTest(tb, Config{URL: "redis://" + r.ln.Addr().String()})
+			r := providertest.NewRelay(tb, s.address)
+			p := newTest(tb, Config{URL: "redis://" + r.Addr()})
 			relays, providers = append(relays, r), append(providers, p)
 			network.Providers = append(network.Providers, p)
 		}
-		network.Cut = func(i int) { relays[i].setCut(true) }
-		network.Heal = func(i int) { relays[i].setCut(false) }
+		network.Cut = func(i int) { relays[i].Cut() }
+		network.Heal = func(i int) { relays[i].Heal() }
 		network.Garbage = func(i int, b []byte) error {
-			cmd := stranger.B().Publish().Channel(providers[i].all).Message(rueidis.BinaryString(b)).Build()
+			cmd := stranger.B().Publish().Channel(providers[i].toAll(providers[i].keeper.Env().Site)).Message(rueidis.BinaryString(b)).Build()
 			return stranger.Do(context.Background(), cmd).Error()
 		}
 		return network

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"strings"
 	"time"
@@ -15,32 +14,41 @@ import (
 	"github.com/carillon-go/carillon/provider"
 )
 
-const (
-	attemptTimeout = 10 * time.Second // of one attempt to be connected and subscribed
-	backoffMin     = 50 * time.Millisecond
-	backoffMax     = 5 * time.Second
-)
-
 // A link is a subscription, and what is used to publish while it lasts. When it breaks it is replaced
 // as a whole, so both ends are at the server that was found fit for it.
 type link struct {
-	server string // its address, for people
-	prefix prefix
-	client rueidis.Client
-	owned  bool // client is closed with the link
+	provider *Provider
+	env      provider.Env
+	server   string // its address, for people
+	prefix   prefix
+	client   rueidis.Client
+	owned    bool // client is closed with the link
 
 	ctx    context.Context // ends with the link; connections end with it
 	cancel context.CancelFunc
 
 	dedicated rueidis.DedicatedClient
 	lost      <-chan error    // receives why the subscription ended
-	channels  map[string]bool // subscribed to; of connect, and then of keep alone
+	channels  map[string]bool // subscribed to; of connect, and then of Wait alone
 }
 
-// connect makes a link that is subscribed. ctx bounds this alone.
-func (p *Provider) connect(ctx context.Context) (*link, error) {
-	l := &link{prefix: newPrefix(), channels: make(map[string]bool)}
-	l.ctx, l.cancel = context.WithCancel(p.ctx)
+// connect makes a link that is subscribed. Where several addresses are known, each is tried once; the next call begins with the next.
+func (p *Provider) connect(ctx context.Context, env provider.Env) (*link, error) {
+	env.ReceiveBuffer(receiveBufferBytes)
+	l, err := p.try(ctx, env)
+	for range p.source.others() {
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+		l, err = p.try(ctx, env)
+	}
+	return l, err
+}
+
+// try makes a link to one address.
+func (p *Provider) try(ctx context.Context, env provider.Env) (*link, error) {
+	l := &link{provider: p, env: env, prefix: newPrefix(), channels: make(map[string]bool)}
+	l.ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, l.cancel)
 	err := p.open(l)
 	if err == nil {
@@ -50,9 +58,11 @@ func (p *Provider) connect(ctx context.Context) (*link, error) {
 		err = explain(connecting, l.server, p.cfg.Prefix, context.Cause(ctx))
 	}
 	if err != nil {
-		l.close()
+		l.Close(ctx)
 		return nil, err
 	}
+	env.Logger.LogAttrs(ctx, slog.LevelInfo, "subscribed", slog.String(keyServer, l.server),
+		slog.String(keyChannel, p.toAll(env.Site)), slog.String(keyFrom, l.prefix.String()))
 	return l, nil
 }
 
@@ -127,17 +137,17 @@ func (p *Provider) subscribe(l *link) error {
 	}
 	p.echo.use(l.prefix, time.Now())
 	l.lost = l.dedicated.SetPubSubHooks(rueidis.PubSubHooks{
-		OnMessage:      func(m rueidis.PubSubMessage) { p.arrived(m.Message) },
+		OnMessage:      func(m rueidis.PubSubMessage) { p.arrived(l, m.Message) },
 		OnSubscription: func(rueidis.PubSubSubscription) {},
 	})
-	channels := make([]string, 0, len(p.env.Sites))
-	for _, s := range p.env.Sites {
+	channels := make([]string, 0, len(l.env.Sites))
+	for _, s := range l.env.Sites {
 		channels = append(channels, p.toAll(s))
 	}
 	if err := p.listen(l, channels); err != nil {
 		return err
 	}
-	probe := l.client.B().Publish().Channel(p.all).Message(string(l.prefix[:])).Build()
+	probe := l.client.B().Publish().Channel(p.toAll(l.env.Site)).Message(string(l.prefix[:])).Build()
 	if err := l.client.Do(l.ctx, probe).Error(); err != nil {
 		return explain(publishing, l.server, p.cfg.Prefix, err)
 	}
@@ -174,7 +184,7 @@ func (p *Provider) join(l *link) error {
 	if m == nil {
 		return nil
 	}
-	wanted := []string{p.toOne(p.env.Site, m.self)}
+	wanted := []string{p.toOne(l.env.Site, m.self)}
 	for _, s := range m.foreign {
 		wanted = append(wanted, p.toAll(s))
 	}
@@ -202,96 +212,37 @@ func (p *Provider) listen(l *link, channels []string) error {
 }
 
 // arrived takes a message.
-func (p *Provider) arrived(message string) {
+func (p *Provider) arrived(l *link, message string) {
 	from, frame, ok := parseMessage(message)
 	if !ok || p.echo.is(from) {
 		return
 	}
-	p.deliver(provider.Batch{Frames: [][]byte{frame}, From: from.String()})
+	l.env.Deliver(provider.Batch{Frames: [][]byte{frame}, From: from.String()})
 }
 
-// close ends l and returns when no connection of it is left.
-func (l *link) close() {
+// Wait implements [uplink.Link]. Meanwhile it subscribes to what is new.
+func (l *link) Wait(ctx context.Context) error {
+	for {
+		select {
+		case err := <-l.lost:
+			return explain(staying, l.server, l.provider.cfg.Prefix, err)
+		case <-l.provider.changed:
+			if err := l.provider.join(l); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Close implements [uplink.Link].
+func (l *link) Close(context.Context) {
 	l.cancel()
 	if l.dedicated != nil {
 		l.dedicated.Close()
 	}
 	if l.owned {
 		l.client.Close()
-	}
-}
-
-// keep replaces l whenever it breaks, until Close.
-func (p *Provider) keep(l *link) {
-	for l != nil {
-		err := p.attend(l)
-		p.lose(err)
-		l.close()
-		if p.ctx.Err() != nil {
-			return
-		}
-		p.env.Logger.LogAttrs(p.ctx, slog.LevelWarn, "connection lost, frames may be missed", slog.String(keyServer, l.server), slog.Any(keyError, err))
-		l = p.reconnect()
-	}
-}
-
-// attend returns why l ended.
-func (p *Provider) attend(l *link) error {
-	for {
-		select {
-		case err := <-l.lost:
-			return explain(staying, l.server, p.cfg.Prefix, err)
-		case <-p.changed:
-			if err := p.join(l); err != nil {
-				return err
-			}
-		case <-p.ctx.Done():
-			return provider.ErrClosed
-		}
-	}
-}
-
-// lose makes Send fail with err.
-func (p *Provider) lose(err error) {
-	p.mu.Lock()
-	p.away = err
-	p.mu.Unlock()
-	p.link.Store(nil)
-}
-
-// reconnect tries until there is a link and returns it, or nil after Close.
-func (p *Provider) reconnect() *link {
-	began := time.Now()
-	var said string
-	for pause := backoffMin; ; pause = min(2*pause, backoffMax) {
-		// All instances lose a server at the same moment, and shall not return at the same.
-		wait := time.NewTimer(rand.N(pause))
-		select {
-		case <-wait.C:
-		case <-p.ctx.Done():
-			wait.Stop()
-			return nil
-		}
-		ctx, cancel := context.WithTimeout(p.ctx, attemptTimeout)
-		l, err := p.connect(ctx)
-		cancel()
-		if p.ctx.Err() != nil {
-			if l != nil {
-				l.close()
-			}
-			return nil
-		}
-		if err == nil {
-			p.link.Store(l)
-			p.env.Logger.LogAttrs(p.ctx, slog.LevelInfo, "subscribed again", slog.String(keyServer, l.server),
-				slog.String(keyFrom, l.prefix.String()), slog.Duration(keyAfter, time.Since(began)))
-			p.reconnected()
-			return l
-		}
-		p.lose(err)
-		if err.Error() != said {
-			said = err.Error()
-			p.env.Logger.LogAttrs(p.ctx, slog.LevelWarn, "cannot connect, trying on", slog.Any(keyError, err))
-		}
 	}
 }

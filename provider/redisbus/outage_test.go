@@ -82,10 +82,10 @@ func TestSend_LeavesAloneWhatIsStillOnItsWay(t *testing.T) {
 		each    = 100 // 3 MB, so that some batch has to wait for room in the kernel
 	)
 	s := startServer(t, "--client-output-buffer-limit", "pubsub", "0", "0", "0")
-	way := startRelay(t, s.address)
-	a, b := pair(t, Config{URL: "redis://" + way.ln.Addr().String()}, Config{URL: s.url()})
+	way := providertest.NewRelay(t, s.address)
+	a, b := pair(t, Config{URL: "redis://" + way.Addr()}, Config{URL: s.url()})
 	hears(t, a, b, "at first", false)
-	way.flow.Lock()
+	way.Hold()
 	for i := range batches {
 		frames := make([][]byte, each)
 		for k := range frames {
@@ -97,7 +97,7 @@ func TestSend_LeavesAloneWhatIsStillOnItsWay(t *testing.T) {
 		}
 		cancel()
 	}
-	way.flow.Unlock()
+	way.Release()
 	hears(t, a, b, "afterwards", false)
 	var heard [batches]int
 	for _, f := range b.Frames() {

@@ -48,15 +48,13 @@ package redisbus
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 
 	"github.com/redis/rueidis"
 
 	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/provider/uplink"
 	"github.com/carillon-go/carillon/site"
 )
 
@@ -78,38 +76,14 @@ type Provider struct {
 	cfg    Config // without its URL
 	source source
 
-	// Set by Start and read-only afterwards.
-	env    provider.Env
-	all    string          // channel of everybody in our site
-	ctx    context.Context // ends with Close
-	cancel context.CancelFunc
-	tasks  sync.WaitGroup
+	keeper *uplink.Keeper[*link]
 
-	turn    int // which of source.options is next; of Start, and then of keep alone
+	turn    int // which of source.options is next; of connect alone
 	echo    echo
-	link    atomic.Pointer[link] // nil while there is none
 	members atomic.Pointer[members]
 	changed chan struct{} // holds one token while members may be newer than the subscriptions
 	batches sync.Pool     // *batch
-
-	// delivering is held while Deliver or Reconnected runs. Once shut is set neither begins again.
-	delivering sync.Mutex
-	shut       bool
-
-	mu    sync.Mutex // guards the fields below; not held while calling out
-	state state
-	away  error // why there is no link
 }
-
-// state is where a Provider is in its life. It only grows.
-type state uint8
-
-const (
-	stateNew state = iota
-	stateStarting
-	stateStarted
-	stateClosed
-)
 
 // members is what SetMembers said: who this instance is, and which streams belong to another site than its own.
 type members struct {
@@ -125,6 +99,7 @@ func New(cfg Config) (*Provider, error) {
 	}
 	p := &Provider{cfg: cfg, source: source, changed: make(chan struct{}, 1)}
 	p.batches.New = func() any { return new(batch) }
+	p.keeper = uplink.New(uplink.Options[*link]{Name: name, MaxFrameBytes: cfg.MaxFrameBytes, Connect: p.connect})
 	return p, nil
 }
 
@@ -147,65 +122,15 @@ func (p *Provider) Capabilities() provider.Capabilities {
 // Start implements [provider.Provider]. It returns when the server has confirmed the
 // subscription, and has taken a message that holds no frame, so that a missing right shows here.
 func (p *Provider) Start(ctx context.Context, env provider.Env) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("redis: start: %w", err)
-	}
-	p.mu.Lock()
-	was := p.state
-	if was == stateNew {
-		p.state = stateStarting
-		p.env, p.all = env, p.toAll(env.Site)
-		p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	}
-	p.mu.Unlock()
-	switch was {
-	case stateNew:
-	case stateClosed:
-		return provider.ErrClosed
-	default:
-		return errors.New("redis: started twice; make one Provider per instance")
-	}
-
-	l, err := p.connect(ctx)
-	for range p.source.others() {
-		if err == nil || ctx.Err() != nil {
-			break
-		}
-		l, err = p.connect(ctx)
-	}
-	if err != nil {
-		p.cancel()
-		p.mu.Lock()
-		closed := p.state == stateClosed
-		p.mu.Unlock()
-		switch {
-		case ctx.Err() != nil:
-			return fmt.Errorf("redis: start: %w before the server answered; is it up, and the network to it?", ctx.Err())
-		case closed:
-			return provider.ErrClosed
-		}
-		return err
-	}
-	env.ReceiveBuffer(receiveBufferBytes)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.state == stateClosed {
-		l.close()
-		return provider.ErrClosed
-	}
-	p.state = stateStarted
-	p.link.Store(l)
-	p.tasks.Go(func() { p.keep(l) })
-	env.Logger.LogAttrs(ctx, slog.LevelInfo, "subscribed", slog.String(keyServer, l.server),
-		slog.String(keyChannel, p.all), slog.String(keyFrom, l.prefix.String()))
-	return nil
+	return p.keeper.Start(ctx, env)
 }
 
 // SetMembers implements [provider.MemberWatcher]. The channels that it asks for are subscribed to soon after.
 func (p *Provider) SetMembers(m provider.Members) {
+	own := p.keeper.Env().Site
 	next := &members{self: m.Self}
 	for i := range m.Others {
-		if o := &m.Others[i]; o.Site != p.env.Site {
+		if o := &m.Others[i]; o.Site != own {
 			if next.foreign == nil {
 				next.foreign = make(map[site.StreamID]site.ID)
 			}
@@ -228,35 +153,4 @@ func (p *Provider) toOne(s site.ID, stream site.StreamID) string {
 }
 
 // Close implements [provider.Provider]. What Send accepted the server has taken, so there is nothing to flush.
-func (p *Provider) Close() error {
-	p.mu.Lock()
-	p.state = stateClosed
-	cancel := p.cancel
-	p.mu.Unlock()
-	if cancel != nil {
-		cancel()
-	}
-	p.delivering.Lock() // waits for the Deliver that runs
-	p.shut = true
-	p.delivering.Unlock()
-	p.tasks.Wait()
-	return nil
-}
-
-// deliver hands on what arrived, unless Close has been called.
-func (p *Provider) deliver(b provider.Batch) {
-	p.delivering.Lock()
-	defer p.delivering.Unlock()
-	if !p.shut {
-		p.env.Deliver(b)
-	}
-}
-
-// reconnected tells the Broker that there is a link again.
-func (p *Provider) reconnected() {
-	p.delivering.Lock()
-	defer p.delivering.Unlock()
-	if !p.shut {
-		p.env.Reconnected()
-	}
-}
+func (p *Provider) Close() error { return p.keeper.Close() }

@@ -57,7 +57,7 @@ func (p *Provider) open(where place) (*link, error) {
 		err = p.openUnicast(l)
 	}
 	if err == nil {
-		err = l.prepare()
+		err = l.prepare(p.log)
 	}
 	if err != nil {
 		l.close()
@@ -193,7 +193,7 @@ func (l *link) addr() netip.AddrPort {
 }
 
 // prepare does what the sockets of all modes need.
-func (l *link) prepare() error {
+func (l *link) prepare(log *slog.Logger) error {
 	l.self = l.addr()
 	l.inMsg, l.outMsg = batches(l.in), batches(l.out)
 	// The kernel may give less, which open reports; what it gives is what counts.
@@ -215,6 +215,9 @@ func (l *link) prepare() error {
 		return explain("ask for datagrams in one piece", err)
 	}
 	if l.group.IsValid() {
+		if err := leaveOutOwn(l.in, l.self); err != nil { // then the reader does it alone
+			log.LogAttrs(context.Background(), slog.LevelDebug, "the kernel does not leave out our own datagrams", slog.String(keyError, err.Error()))
+		}
 		// Receivers overlook an empty datagram, and without a route, or with a firewall, it does
 		// not even leave.
 		_, err := l.out.WriteToUDPAddrPort(nil, l.group)
