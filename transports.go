@@ -2,6 +2,7 @@ package carillon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -125,7 +126,7 @@ func (b *Broker) openTransports(ctx context.Context) error {
 	if b.machine == nil && !slices.Equal(w.send, b.uses()) {
 		b.log.Info("the site's transports are others than those configured here; following the site", "configured", b.uses(), "send", w.send, "receive", w.receive)
 	}
-	var failed error
+	var failed []error
 	for _, o := range b.outs {
 		if !slices.Contains(w.receive, o.name) || o.state != standingBy {
 			continue
@@ -137,10 +138,7 @@ func (b *Broker) openTransports(ctx context.Context) error {
 			}
 			o.fails(err)
 			o.startAt = time.Now().Add(startAgain)
-			if slices.Contains(w.send, o.name) {
-				failed = err
-			}
-			b.log.Warn("provider not started; trying on while others carry the events", keyProvider, o.name, keyError, err)
+			failed = append(failed, err)
 			continue
 		}
 		o.setState(subscribed)
@@ -149,7 +147,10 @@ func (b *Broker) openTransports(ctx context.Context) error {
 		b.useSenders()
 	}
 	if len(*b.senders.Load()) == 0 {
-		return failed
+		return errors.Join(failed...)
+	}
+	for _, err := range failed {
+		b.log.Warn("transport not started; trying on while others carry the events", keyError, err)
 	}
 	return nil
 }
