@@ -116,7 +116,8 @@ func (b *Broker) has() (has []string) {
 // openTransports subscribes on what the sites' transports say as they are known now. It is for Open, and may be called
 // again.
 func (b *Broker) openTransports(ctx context.Context) error {
-	w := b.keyring.Load().way(b.uses())
+	k := b.keyring.Load()
+	w := k.way(b.uses())
 	for _, name := range w.send {
 		if b.outlet(name) == nil {
 			return fmt.Errorf("the instances of site %q send on the transport %q, which this one does not have: it has %s; configure it, or move the site back: carillon provider migrate",
@@ -148,6 +149,9 @@ func (b *Broker) openTransports(ctx context.Context) error {
 	}
 	if len(*b.senders.Load()) == 0 {
 		return errors.Join(failed...)
+	}
+	if len(w.fresh) == 0 && len(k.trouble) == 0 && len(b.missing(w)) == 0 {
+		b.carried.Store(k.read) // to be said in the row from its beginning
 	}
 	for _, err := range failed {
 		b.log.Warn("transport not started; trying on while others carry the events", keyError, err)

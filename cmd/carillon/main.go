@@ -24,13 +24,14 @@ func main() {
 
 // A cli is the command line.
 type cli struct {
-	Demo    demoCmd    `cmd:"" help:"Run the demonstration: a content site in several processes, kept in step."`
-	Raise   raiseCmd   `cmd:"" help:"Raise one event for all instances of a site."`
-	Listen  listenCmd  `cmd:"" help:"Print the events that a site's instances raise."`
-	Members membersCmd `cmd:"" help:"List the instances of a site, from its database."`
-	Secret  secretCmd  `cmd:"" help:"Look at and change the keys of a site."`
-	Site    siteCmd    `cmd:"" help:"Look at the sites of a database; after it was copied or restored, say so."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Demo     demoCmd     `cmd:"" help:"Run the demonstration: a content site in several processes, kept in step."`
+	Raise    raiseCmd    `cmd:"" help:"Raise one event for all instances of a site."`
+	Listen   listenCmd   `cmd:"" help:"Print the events that a site's instances raise."`
+	Members  membersCmd  `cmd:"" help:"List the instances of a site, from its database."`
+	Secret   secretCmd   `cmd:"" help:"Look at and change the keys of a site."`
+	Provider providerCmd `cmd:"" help:"Look at and change what carries the events of a site, while it runs."`
+	Site     siteCmd     `cmd:"" help:"Look at the sites of a database; after it was copied or restored, say so."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
 
 	DemoInstance instanceCmd `cmd:"" hidden:"" help:"One instance of the demonstration; started by demo."`
 }
@@ -121,7 +122,7 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 // begin with: the program's own is in front of them already.
 func said(err error) string {
 	text := ": " + err.Error()
-	for _, name := range []string{"carillon", "keyring", "site"} {
+	for _, name := range []string{"carillon", "keyring", "transports", "site"} {
 		text = strings.ReplaceAll(text, ": "+name+": ", ": ")
 	}
 	return strings.TrimPrefix(text, ": ")
