@@ -445,3 +445,67 @@ func TestTransports_TheFrameLimitIsTheSmallestOfAll(t *testing.T) {
 		}
 	})
 }
+
+// What nobody has accepted yet when the site goes back goes back with it.
+func TestTransports_TheNewOneDiesAndTheSiteGoesBack(t *testing.T) {
+	for mode, name := range map[int32]string{refuses: "refuses", hangs: "hangs"} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				j := newJunction(t, 2)
+				a, b := j.standby(0, 1), j.standby(0, 1)
+				d := define()
+				rec := carillontest.Record(t, b, d)
+				raise(t, d, a, 1, 10)
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				defer cancel()
+				_, err := move.Move(ctx, j.db, "test", []string{"way1"}, move.Options{Overlap: time.Hour})
+				if !errors.Is(err, context.DeadlineExceeded) {
+					t.Fatal(err)
+				}
+				j.modes[1].Store(mode)
+				raise(t, d, a, 11, 1000)
+				time.Sleep(5 * time.Second)
+				if s := a.Stats(); s.Backlog != 990 {
+					t.Errorf("backlog %d: the transport that died carries still", s.Backlog)
+				}
+				if _, err := move.Abort(t.Context(), j.db, "test", move.Options{Overlap: 10 * time.Second}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				wantAll(t, "after the way back", rec, 1000)
+				if r := b.Stats().Repair; r.Repaired > 0 {
+					t.Errorf("%d frames had to be repaired, and nobody had accepted them before", r.Repaired)
+				}
+				j.wantUse(a, 0)
+				j.wantUse(b, 0)
+			})
+		})
+	}
+}
+
+// Where a message costs money idle instances say nothing, and are heard on the new transport nevertheless.
+func TestTransports_IdleInstancesAreHeardToo(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		j := newJunction(t, 2)
+		caps := j.road(0).Capabilities()
+		caps.IdleHeartbeat = -1
+		quiet := func(i int) provider.Provider {
+			return named{&wrap{Provider: j.buses[i].Provider(), caps: &caps}, fmt.Sprint("way", i)}
+		}
+		var brokers []*carillon.Broker
+		for range 3 {
+			cfg := config(j.db, quiet(0))
+			cfg.Poll = 10 * time.Second // they read of it far apart
+			cfg.Standby = map[string]func() (provider.Provider, error){"way1": func() (provider.Provider, error) { return quiet(1), nil }}
+			b := mustOpen(t, cfg)
+			b.Enable()
+			brokers = append(brokers, b)
+		}
+		time.Sleep(time.Hour)
+		j.mustMove(1)
+		for _, b := range brokers {
+			j.wantUse(b, 1)
+		}
+	})
+}

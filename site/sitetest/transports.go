@@ -96,6 +96,11 @@ func changeSiteRefusesTransportsThatLose(t *testing.T, store Store) {
 	if after := f.read(f.site.ID); !sameSite(after, before) {
 		t.Errorf("refused changes made %+v of %+v", after, before)
 	}
+	f.change(func(s *site.Site) { s.Transports = site.Transports{Receive: both, Send: udp, From: udp, To: nats} })
+	s := f.change(func(s *site.Site) { s.Transports = site.Transports{Receive: both, Send: both, From: udp, To: nats} })
+	s.Transports = site.Transports{Receive: nats, Send: nats, From: udp, To: nats}
+	_, err := f.db.ChangeSite(t.Context(), s)
+	f.wantError("ChangeSite that closes what instances may still send on", err, nil)
 }
 
 func joinStoresWhatAnInstanceCarries(t *testing.T, store Store) {
