@@ -56,6 +56,9 @@ func (cfg *peerConfig) standby() map[string]func() (provider.Provider, error) {
 		"udp": func() (provider.Provider, error) {
 			return (&instanceCmd{Provider: "udp", UDPPort: cfg.UDPPort}).provider()
 		},
+		"tcp": func() (provider.Provider, error) {
+			return (&instanceCmd{Provider: "tcp"}).provider()
+		},
 		"nats":  func() (provider.Provider, error) { return natsbus.New(natsbus.Config{URLs: []string{cfg.NATS}}) },
 		"redis": func() (provider.Provider, error) { return redisbus.New(redisbus.Config{URL: cfg.Redis}) },
 	}

@@ -76,8 +76,8 @@ func newMovable(t *testing.T) *peers {
 	t.Helper()
 	ps := newPeers(t, "udp")
 	ps.config.Redis, ps.config.NATS = startRedis(t), startNATS(t)
-	ps.config.MissedAfter = 10 * time.Second // what instances have that nobody has configured otherwise
-	ps.config.Every = 3 * time.Millisecond   // of three: a thousand a second
+	ps.config.MissedAfter = 10 * time.Second  // what instances have that nobody has configured otherwise
+	ps.config.Every = 2500 * time.Microsecond // of three: more than a thousand a second
 	return ps
 }
 
@@ -98,7 +98,7 @@ func TestProviderMigrate_LosesNothingWhileProcessesRun(t *testing.T) { // G10
 		p.say("go")
 	}
 	b := &bench{t: t, file: ps.file}
-	b.must(words("provider list"), `site "peers": udp, as configured`, "nats, redis, udp")
+	b.must(words("provider list"), `site "peers": udp, as configured`, "nats, redis, tcp, udp")
 	b.must(words("provider migrate nats --dry-run"), "have every instance receive on nats and udp", "done: nats in use")
 	wantUses(t, "udp", all...)
 
@@ -108,7 +108,7 @@ func TestProviderMigrate_LosesNothingWhileProcessesRun(t *testing.T) { // G10
 	b.fails(exitFailed, words("provider migrate redis"), "another move is under way", "provider list")
 	t.Log(b.must(words("provider migrate --overlap 3s"), "have every instance close udp", "done: nats in use"))
 	wantUses(t, "nats", all...)
-	t.Log(b.must(words("provider migrate redis --overlap 3s"), "have every instance send on nats and redis", "done: redis in use"))
+	t.Log(b.must(words("provider migrate redis --overlap 1s"), "have every instance send on nats and redis", "done: redis in use"))
 	wantUses(t, "redis", all...)
 
 	// One that starts with the old settings follows the site.
@@ -123,16 +123,19 @@ func TestProviderMigrate_LosesNothingWhileProcessesRun(t *testing.T) { // G10
 		t.Errorf("%+v; want four in step, configured for udp", info)
 	}
 
-	// And back to what each process has closed since.
-	b.must(words("provider migrate udp --overlap 3s"), "done: udp in use")
+	// To one whose instances have to find each other first, and back to what each process has closed since.
+	b.must(words("provider migrate tcp --overlap 1s"), "done: tcp in use")
+	wantUses(t, "tcp", append(all, late)...)
+	b.must(words("provider migrate udp --overlap 1s"), "done: udp in use")
 	wantUses(t, "udp", append(all, late)...)
 	for _, p := range all {
 		p.say("quiet")
 	}
-	raised, heard, missed, twice := 0, uint64(0), 0, 0
+	raised, heard, missed, twice, rate := 0, uint64(0), 0, 0, 0.0
 	for p, r := range settle(t, all...) {
 		raised += len(r.Raised)
 		missed += len(p.misses())
+		rate += float64(len(r.Raised)) / (time.Duration(r.Raised[len(r.Raised)-1]-r.Raised[0]) * time.Microsecond).Seconds()
 		for stream, h := range r.Heard {
 			for _, s := range h.Ranges {
 				heard += s[1] - s[0] + 1
@@ -146,7 +149,7 @@ func TestProviderMigrate_LosesNothingWhileProcessesRun(t *testing.T) { // G10
 			t.Errorf("%s missed %+v, raised %d, errors %v, refused %d frames", p.name, p.misses(), len(r.Raised), r.Errors, r.Refused)
 		}
 	}
-	t.Logf("udp, nats, redis, udp: %d events raised by 3 processes, %d raised at the 2 others, %d missed, %d doubled", raised, heard, missed, twice)
+	t.Logf("udp, nats, redis, tcp, udp: %d events by 3 processes, %.0f a second; %d raised at the 2 others, %d missed, %d doubled", raised, rate, heard, missed, twice)
 	if heard != 2*uint64(raised) || missed != 0 || twice != 0 {
 		t.Errorf("want each of %d events at two others, once", raised)
 	}
