@@ -56,11 +56,12 @@ type job struct {
 // An errand is jobs for every provider. done is called once for each: when it has tried them, or
 // will not.
 type errand struct {
-	jobs []job
-	done func()
+	jobs  []job
+	bytes int // of the frames
+	done  func()
 }
 
-// maxErrands bounds those that wait for a provider which hangs.
+// maxErrands bounds those that wait for a provider which hangs, as laneBytes does.
 const maxErrands = 64
 
 // A lane is what waits for one provider. Providers have lanes of their own so that one which
@@ -71,6 +72,7 @@ type lane struct {
 
 	mu        sync.Mutex // guards the fields below
 	errands   []*errand
+	due       int         // bytes of errands
 	shipments []*shipment // the first may be in hand
 	bytes     int         // of shipments
 	busy      time.Time   // since when the first of them waits to be accepted; zero: there is none
@@ -136,18 +138,19 @@ func (l *lane) putOffLocked(now time.Time) {
 	l.retryAt = now.Add(l.backoff/2 + rand.N(l.backoff/2+1))
 }
 
-// pushErrand adds an errand. The oldest goes if there are too many.
+// pushErrand adds an errand. The oldest go if there are too many.
 func (l *lane) pushErrand(e *errand) {
 	l.mu.Lock()
-	l.errands = append(l.errands, e)
-	var dropped *errand
-	if len(l.errands) > maxErrands {
-		dropped = l.errands[0]
-		l.errands = slices.Delete(l.errands, 0, 1)
+	l.errands, l.due = append(l.errands, e), l.due+e.bytes
+	n := 0
+	for ; len(l.errands)-n > maxErrands || l.due > laneBytes && n < len(l.errands)-1; n++ {
+		l.due -= l.errands[n].bytes
 	}
+	dropped := slices.Clone(l.errands[:n])
+	l.errands = slices.Delete(l.errands, 0, n)
 	l.mu.Unlock()
-	if dropped != nil {
-		dropped.done()
+	for _, e := range dropped {
+		e.done()
 	}
 	poke(l.wake)
 }
@@ -156,7 +159,7 @@ func (l *lane) pushErrand(e *errand) {
 func (l *lane) empty() {
 	l.mu.Lock()
 	errands, shipments := l.errands, l.shipments
-	l.errands, l.shipments, l.bytes = nil, nil, 0
+	l.errands, l.shipments, l.bytes, l.due = nil, nil, 0, 0
 	l.busy, l.late, l.backoff, l.retryAt = time.Time{}, false, 0, time.Time{}
 	l.mu.Unlock()
 	for _, p := range shipments {
@@ -227,7 +230,7 @@ func (b *Broker) clearLane(o *outlet) (again time.Time) {
 	for {
 		l.mu.Lock()
 		errands := l.errands
-		l.errands = nil
+		l.errands, l.due = nil, 0
 		var p *shipment
 		if len(l.shipments) > 0 {
 			p, again = l.shipments[0], l.retryAt

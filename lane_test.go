@@ -37,8 +37,14 @@ func TestLane_IsBounded(t *testing.T) {
 	if len(l.errands) != maxErrands || done != maxErrands {
 		t.Errorf("%d errands wait and %d are given up, want %d of each", len(l.errands), done, maxErrands)
 	}
+	heavy := func() *errand { return &errand{bytes: laneBytes * 2 / 3, done: func() { done++ }} }
+	l.pushErrand(heavy())
+	l.pushErrand(heavy())
+	if len(l.errands) != 1 || l.due != laneBytes*2/3 {
+		t.Errorf("%d errands of %d bytes wait, want the last", len(l.errands), l.due)
+	}
 	l.empty()
-	if done != 2*maxErrands || l.bytes != 0 || len(l.shipments) != 0 || !l.busy.IsZero() || l.late {
+	if done != 2*maxErrands+2 || l.due != 0 || l.bytes != 0 || len(l.shipments) != 0 || !l.busy.IsZero() || l.late {
 		t.Errorf("emptied: %d errands given up, %d bytes, %d shipments, busy since %v, late %v", done, l.bytes, len(l.shipments), l.busy, l.late)
 	}
 	for i, s := range all {

@@ -241,6 +241,11 @@ func (b *Broker) sendJobs(only *outlet, outs []*outlet, jobs []job, done func())
 			done()
 		}
 	}}
+	for _, j := range jobs {
+		for _, f := range j.frames {
+			e.bytes += len(f)
+		}
+	}
 	for _, o := range outs {
 		o.lane.pushErrand(e)
 	}

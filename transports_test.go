@@ -203,6 +203,37 @@ func TestTransports_WhoJoinsInTheMiddleTakesPart(t *testing.T) {
 	}
 }
 
+// An instance that cannot follow says so by not saying anything, and the move waits.
+func TestTransports_WhoJoinsWithoutTheNewOneHoldsTheMoveUp(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		j := newJunction(t, 2)
+		j.standby(0, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		_, err := move.Move(ctx, j.db, "test", []string{"way1"}, move.Options{Progress: func(p move.Progress) {
+			if p.Step.Action == move.AwaitReceive {
+				cancel()
+			}
+		}})
+		if !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		late := j.open(0)
+		time.Sleep(time.Minute)
+		_, err = j.move(1)
+		var lack *move.LackError
+		if !errors.As(err, &lack) || !lack.Begun || len(lack.Rows) != 1 {
+			t.Errorf("%v; want a LackError of a move that has begun", err)
+		}
+		if got := j.problem(late, 1); len(got) != 1 || !strings.Contains(got[0], "not configured") {
+			t.Errorf("problems %q; want one that says what is not configured", late.Status().Problems)
+		}
+		if err := late.Shutdown(bounded(t, time.Minute)); err != nil {
+			t.Error(err)
+		}
+		j.mustMove(1)
+	})
+}
+
 // The plan is read again behind the row: a move that did not see the row did not wait for it.
 func TestTransports_AMoveBetweenTheFirstReadAndTheRowIsNoticed(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -43,6 +43,7 @@ type peerConfig struct {
 	UDPPort  int
 
 	NATS, Redis string        // URLs of what stands by; none if empty
+	Also        string        // of that, what is in use from the beginning
 	MissedAfter time.Duration // 0: peerMissedAfter
 	Every       time.Duration // between two raises; 0: peerEvery
 }
@@ -157,9 +158,15 @@ func runPeer() {
 	transport, err := instance.provider()
 	fail(err)
 	p := cable.New(transport)
+	providers := []provider.Provider{p}
+	if cfg.Also != "" {
+		also, err := cfg.standby()[cfg.Also]()
+		fail(err)
+		providers = append(providers, also)
+	}
 	began := time.Now()
 	b, err := carillon.Open(context.Background(), carillon.Config{
-		Site: "peers", Application: cfg.Name, Database: db, Providers: []provider.Provider{p},
+		Site: "peers", Application: cfg.Name, Database: db, Providers: providers,
 		Standby: cfg.standby(), MissedAfter: cmp.Or(cfg.MissedAfter, peerMissedAfter),
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})

@@ -18,22 +18,38 @@ import (
 	"github.com/carillon-go/carillon/site/transports"
 )
 
-// startNATS starts a NATS server in this process and returns its URL.
-func startNATS(t *testing.T) string {
+// A natsServer is a NATS server in this process, which ends with the test.
+type natsServer struct {
+	t    *testing.T
+	port int // -1: a free one
+	*server.Server
+}
+
+func startNATS(t *testing.T) *natsServer {
 	t.Helper()
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, NoLog: true, NoSigs: true})
-	if err != nil {
-		t.Fatal(err)
+	s := &natsServer{t: t, port: -1}
+	s.start()
+	t.Cleanup(s.stop)
+	return s
+}
+
+// start starts it, at the address that it had before.
+func (s *natsServer) start() {
+	s.t.Helper()
+	var err error
+	if s.Server, err = server.NewServer(&server.Options{Host: "127.0.0.1", Port: s.port, NoLog: true, NoSigs: true}); err != nil {
+		s.t.Fatal(err)
 	}
 	s.Start()
-	t.Cleanup(func() {
-		s.Shutdown()
-		s.WaitForShutdown()
-	})
 	if !s.ReadyForConnections(patience) {
-		t.Fatal("the NATS server is not ready")
+		s.t.Fatal("the NATS server is not ready")
 	}
-	return s.ClientURL()
+	s.port = s.Addr().(*net.TCPAddr).Port
+}
+
+func (s *natsServer) stop() {
+	s.Shutdown()
+	s.WaitForShutdown()
 }
 
 // startRedis starts a redis-server that ends with the test, and returns its URL.
@@ -75,7 +91,7 @@ func startRedis(t *testing.T) string {
 func newMovable(t *testing.T) *peers {
 	t.Helper()
 	ps := newPeers(t, "udp")
-	ps.config.Redis, ps.config.NATS = startRedis(t), startNATS(t)
+	ps.config.Redis, ps.config.NATS = startRedis(t), startNATS(t).ClientURL()
 	ps.config.MissedAfter = 10 * time.Second  // what instances have that nobody has configured otherwise
 	ps.config.Every = 2500 * time.Microsecond // of three: more than a thousand a second
 	return ps
@@ -150,6 +166,70 @@ func TestProviderMigrate_LosesNothingWhileProcessesRun(t *testing.T) { // G10
 		}
 	}
 	t.Logf("udp, nats, redis, tcp, udp: %d events by 3 processes, %.0f a second; %d raised at the 2 others, %d missed, %d doubled", raised, rate, heard, missed, twice)
+	if heard != 2*uint64(raised) || missed != 0 || twice != 0 {
+		t.Errorf("want each of %d events at two others, once", raised)
+	}
+}
+
+// One transport dies under load, comes back, and then the other one dies.
+func TestProcess_OneTransportTakesOverFromTheOther(t *testing.T) { // G10
+	ps := newMovable(t)
+	nats := startNATS(t)
+	ps.config.NATS, ps.config.Also = nats.ClientURL(), "nats"
+	all := []*peerProcess{ps.start("one"), ps.start("two"), ps.start("three")}
+	for _, p := range all {
+		p.say("go")
+	}
+	more := func(what string) {
+		t.Helper()
+		for _, p := range all {
+			before := p.report()
+			heard := func(r *peerReport) (n uint64) {
+				for _, h := range r.Heard {
+					for _, s := range h.Ranges {
+						n += s[1] - s[0] + 1
+					}
+				}
+				return n
+			}
+			eventually(t, patience, p.name+" hears a thousand events more "+what, func() bool { return heard(p.report()) >= heard(before)+1000 })
+		}
+	}
+	more("over both")
+	nats.stop()
+	more("while NATS is down")
+	nats.start()
+	more("while NATS is back")
+	eventually(t, patience, "NATS carries again", func() bool { return nats.NumClients() == len(all) })
+	for _, p := range all {
+		p.say("cut") // swallows what UDP carries, and says nothing
+	}
+	more("while UDP is dead")
+	for _, p := range all {
+		p.say("heal")
+	}
+	more("when both are back")
+	for _, p := range all {
+		p.say("quiet")
+	}
+	raised, heard, missed, twice := 0, uint64(0), 0, 0
+	for p, r := range settle(t, all...) {
+		raised += len(r.Raised)
+		missed += len(p.misses())
+		for stream, h := range r.Heard {
+			for _, s := range h.Ranges {
+				heard += s[1] - s[0] + 1
+			}
+			twice += len(h.Twice)
+			if len(h.Ranges) != 1 {
+				t.Errorf("%s heard %v of %s", p.name, h.Ranges, stream)
+			}
+		}
+		if len(r.Errors) != 0 {
+			t.Errorf("%s: %v", p.name, r.Errors)
+		}
+	}
+	t.Logf("%d events raised by 3 processes, %d raised at the 2 others, %d missed, %d doubled", raised, heard, missed, twice)
 	if heard != 2*uint64(raised) || missed != 0 || twice != 0 {
 		t.Errorf("want each of %d events at two others, once", raised)
 	}
