@@ -83,6 +83,10 @@ fuzz-frames: ## N mutated frames through the decoder, without coverage: N=100000
 mutants: $(BIN)/mutants ## breaks one mechanism after the other; the tests must notice. MD=1 writes docs/mutants.md
 	@$(BIN)/mutants -run='$(RUN)' $(if $(MD),-md docs/mutants.md) tools/mutants/list/*.txt
 
+.PHONY: outages
+outages: ## every transport's server away for OUTAGE=30s while events are raised; PUBLISH=docs writes docs/outages.md
+	@scripts/outages "$${OUTAGE:-30s}" "$(PUBLISH)" $(filter %bus,$(MODULES))
+
 .PHONY: flood
 flood: ## 100,000 forged frames a second against real instances, FLOODTIME=30s for each kind
 	@nice -n 5 go test -count=1 -v -timeout=60m -run='^TestFlood_' ./internal/flood -flood=$${FLOODTIME:-30s} -flood-rate=100000

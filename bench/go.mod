@@ -8,7 +8,9 @@ require (
 	github.com/alecthomas/kong v1.17.0
 	github.com/carillon-go/carillon v0.0.0
 	github.com/carillon-go/carillon/provider/natsbus v0.0.0
+	github.com/carillon-go/carillon/provider/pgbus v0.0.0
 	github.com/carillon-go/carillon/provider/redisbus v0.0.0
+	github.com/eclipse/paho.golang v0.23.0
 	github.com/hashicorp/memberlist v0.7.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/nats-io/nats-server/v2 v2.15.2
@@ -38,6 +40,7 @@ require (
 	github.com/hashicorp/golang-lru v1.0.2 // indirect
 	github.com/jackc/pgpassfile v1.0.0 // indirect
 	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
+	github.com/jackc/puddle/v2 v2.2.3 // indirect
 	github.com/klauspost/compress v1.20.3 // indirect
 	github.com/lithammer/shortuuid/v3 v3.0.7 // indirect
 	github.com/mattn/go-isatty v0.0.24 // indirect
@@ -54,6 +57,7 @@ require (
 	github.com/rivo/uniseg v0.4.7 // indirect
 	github.com/sean-/seed v0.0.0-20170313163322-e2103e2c3529 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
+	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
 	modernc.org/libc v1.77.1 // indirect
@@ -64,5 +68,6 @@ require (
 replace (
 	github.com/carillon-go/carillon => ../
 	github.com/carillon-go/carillon/provider/natsbus => ../provider/natsbus
+	github.com/carillon-go/carillon/provider/pgbus => ../provider/pgbus
 	github.com/carillon-go/carillon/provider/redisbus => ../provider/redisbus
 )

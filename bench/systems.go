@@ -7,25 +7,18 @@ import (
 
 	"github.com/carillon-go/carillon/bench/internal/limit"
 	"github.com/carillon-go/carillon/bench/internal/opponent"
-	"github.com/carillon-go/carillon/bench/internal/opponent/nats/natsserver"
 	"github.com/carillon-go/carillon/bench/internal/own"
 	"github.com/carillon-go/carillon/bench/internal/system"
-	"github.com/carillon-go/carillon/provider"
-	"github.com/carillon-go/carillon/provider/natsbus"
 )
 
 // systems returns everything that can be measured: ourselves, what people would pick instead, and the limits.
 func systems() []system.System {
 	return slices.Concat(
 		own.Systems(),
-		[]system.System{own.NATS(natsserver.Version, natsserver.Settings, natsserver.Start, newNATS)},
+		guestSystems(),
 		opponent.Systems(),
 		limit.Systems(),
 	)
-}
-
-func newNATS(address string) (provider.Provider, error) {
-	return natsbus.New(natsbus.Config{URLs: []string{"nats://" + address}})
 }
 
 // find returns the system of that name, or nil.

@@ -3,6 +3,7 @@ package carillontest
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,8 @@ import (
 // server is killed and started again, over and over. Every event must end as Raised or Missed at each of
 // the other instances, none twice, and no more than one in a hundred as Missed. Provider, Kill and Start are required. It
 // cannot run inside a testing/synctest bubble.
+//
+// If the environment variable CARILLON_OUTAGE is a duration, such as 30s, the server is killed once, for about so long.
 type Outages struct {
 	Provider func(i int) provider.Provider // makes that of instance i
 	Kill     func()                        // ends the server as a crash does
@@ -64,7 +67,7 @@ type serial struct{ From, N int }
 // Run does the trial, fails t if the promise is broken, logs what became of the events, and returns it, by instance.
 func (o Outages) Run(t testing.TB) []Outcome {
 	t.Helper()
-	o = o.withDefaults()
+	o = o.withDefaults(t)
 	definition := carillon.Define[serial](carillon.NewID(), "trial")
 	hearers := o.open(t, definition)
 	o.trouble(t, definition, hearers)
@@ -81,7 +84,7 @@ func (o Outages) Run(t testing.TB) []Outcome {
 	for i, h := range hearers {
 		c := h.outcome(expected)
 		outcomes[i] = c
-		t.Logf("instance %d: of %d events, the server killed %d times: %d raised, %d missed, %d twice; %d failed calls of Send, %d frames repaired",
+		t.Logf("instance %d: of %d events, server killed %d times: %d raised, %d missed, %d twice; %d failed calls of Send, %d frames repaired",
 			i, expected, o.Kills, c.Raised, c.Missed, c.Twice, c.Stats.Providers[0].Failures, c.Stats.Repair.Repaired)
 		if problem := c.problem(); problem != "" {
 			t.Errorf("instance %d: %s", i, problem)
@@ -90,7 +93,16 @@ func (o Outages) Run(t testing.TB) []Outcome {
 	return outcomes
 }
 
-func (o Outages) withDefaults() Outages {
+func (o Outages) withDefaults(t testing.TB) Outages {
+	if text := os.Getenv("CARILLON_OUTAGE"); text != "" {
+		long, err := time.ParseDuration(text)
+		if err != nil {
+			t.Fatalf("CARILLON_OUTAGE: %v", err)
+		}
+		o.Instances = max(o.Instances, 3)
+		o.Kills, o.Away = 1, int(long/time.Millisecond)*o.Instances
+		o.Events = o.Away + 10_000
+	}
 	for field, value := range map[*int]int{&o.Instances: 3, &o.Events: 10_000, &o.Kills: 5, &o.Away: 300} {
 		if *field == 0 {
 			*field = value
@@ -146,12 +158,16 @@ func (o Outages) trouble(t testing.TB, d *carillon.Definition[serial], hearers [
 			}
 		})
 	}
+	reach := func(when string, n int) {
+		for step := int(total.Load()); step < n; {
+			step = min(step+1000, n) // as long as there is progress, a long trial takes long
+			Eventually(t, fmt.Sprintf("%d events have been raised, %s", step, when), func() bool { return int(total.Load()) >= step })
+		}
+	}
 	for k := range o.Kills {
-		at := (k + 1) * o.Events / (o.Kills + 1)
-		Eventually(t, fmt.Sprintf("%d events have been raised", at), func() bool { return int(total.Load()) >= at })
+		reach("before the server is killed", (k+1)*(o.Events-o.Kills*o.Away)/(o.Kills+1)+k*o.Away)
 		o.Kill()
-		back := min(int(total.Load())+o.Away, each*o.Instances)
-		Eventually(t, "more are raised while the server is away", func() bool { return int(total.Load()) >= back })
+		reach("while the server is away", min(int(total.Load())+o.Away, each*o.Instances))
 		o.Start()
 	}
 }

@@ -16,6 +16,9 @@ var weight = map[string][]string{
 		"github.com/klauspost/compress", // of nats.go, for WebSocket
 		"github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/nats-io/nuid",
 	},
+	"pgbus": {
+		"github.com/jackc/pgpassfile", "github.com/jackc/pgservicefile", "github.com/jackc/pgx/v5", "github.com/jackc/puddle/v2",
+	},
 	"redisbus": {"github.com/redis/rueidis"},
 }
 

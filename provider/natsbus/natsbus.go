@@ -1,4 +1,5 @@
-// Package natsbus carries frames over NATS, through subjects of its core: a message a frame.
+// Package natsbus carries frames over NATS, a message a frame: a [Provider] through subjects of its core, a [JetStream] through
+// streams that keep them for a while. What follows is of the first; that type says where the second differs.
 //
 // # Configuration
 //
@@ -25,7 +26,7 @@
 //
 // # Requirements
 //
-// A NATS server, or several in a cluster, of which each tells the others of a subscription some milliseconds after it has confirmed it; JetStream is not used. Tested against
+// A NATS server, or several in a cluster, of which each tells the others of a subscription some milliseconds after it has confirmed it; for [JetStream], with that switched on. Tested against
 // nats-server 2.15.2, alone and as a cluster of two, with nats.go 1.55.0.
 package natsbus
 
@@ -33,6 +34,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -107,6 +109,9 @@ func New(cfg Config) (*Provider, error) {
 
 // Name returns "nats".
 func (p *Provider) Name() string { return name }
+
+// Format implements [fmt.Formatter] for every verb: it names the transport, so that no setting is printed.
+func (p *Provider) Format(f fmt.State, _ rune) { io.WriteString(f, "natsbus.Provider") }
 
 // Capabilities implements [provider.Provider].
 func (p *Provider) Capabilities() provider.Capabilities {

@@ -60,7 +60,9 @@ func violated(err error) (subject string, subscribing bool) {
 
 // unreachable says why there is no connection, and what to do about it. Nothing in it is secret: nats.go and the server
 // repeat no credentials, and servers is shown without them.
-func (p *Provider) unreachable(err error) error {
+func (p *Provider) unreachable(err error) error { return unreachable(p.cfg.servers, err) }
+
+func unreachable(servers string, err error) error {
 	hint := ""
 	dns, isDNS := errors.AsType[*net.DNSError](err)
 	_, isUnknown := errors.AsType[x509.UnknownAuthorityError](err)
@@ -68,9 +70,9 @@ func (p *Provider) unreachable(err error) error {
 	_, isRecord := errors.AsType[tls.RecordHeaderError](err)
 	switch {
 	case errors.Is(err, nats.ErrAuthorization):
-		return fmt.Errorf("nats: %s refuses the credentials, or wants some: %w; check User and Password, Token, CredentialsFile or NKeyFile against the server's configuration", p.cfg.servers, err)
+		return fmt.Errorf("nats: %s refuses the credentials, or wants some: %w; check User and Password, Token, CredentialsFile or NKeyFile against the server's configuration", servers, err)
 	case errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAccountAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
-		return fmt.Errorf("nats: %s takes these credentials no longer: %w; renew the file of CredentialsFile", p.cfg.servers, err)
+		return fmt.Errorf("nats: %s takes these credentials no longer: %w; renew the file of CredentialsFile", servers, err)
 	case isDNS && dns.IsNotFound:
 		hint = "; check the host's name in URLs"
 	case isUnknown:
@@ -84,7 +86,7 @@ func (p *Provider) unreachable(err error) error {
 	case strings.Contains(err.Error(), "refused"), errors.Is(err, nats.ErrNoServers):
 		hint = "; is the server running, and are host and port in URLs right?"
 	}
-	return fmt.Errorf("nats: cannot connect to %s: %w%s", p.cfg.servers, err, hint)
+	return fmt.Errorf("nats: cannot connect to %s: %w%s", servers, err, hint)
 }
 
 // explain says what to do about a violation of permissions.

@@ -11,8 +11,8 @@ import (
 	"github.com/carillon-go/carillon/provider/providertest"
 )
 
-// harness makes networks of instances that each reach a server of the network through a relay.
-func harness() providertest.Harness {
+// harness makes networks of instances that each reach a server of the network through a relay. keep is Config.Keep.
+func harness(keep int) providertest.Harness {
 	return providertest.HarnessFunc(func(tb testing.TB, n int) *providertest.Network {
 		s := startServer(tb)
 		stranger := s.client()
@@ -34,13 +34,18 @@ func harness() providertest.Harness {
 		var providers []*Provider
 		for range n {
 			r := providertest.NewRelay(tb, s.address)
-			p := newTest(tb, Config{URL: "redis://" + r.Addr()})
+			p := newTest(tb, Config{URL: "redis://" + r.Addr(), Keep: keep})
 			relays, providers = append(relays, r), append(providers, p)
 			network.Providers = append(network.Providers, p)
 		}
 		network.Cut = func(i int) { relays[i].Cut() }
 		network.Heal = func(i int) { relays[i].Heal() }
 		network.Garbage = func(i int, b []byte) error {
+			if keep > 0 {
+				key := providers[i].toAll(providers[i].keeper.Env().Site)
+				cmd := stranger.B().Xadd().Key(key).Id("*").FieldValue().FieldValue(frameField, rueidis.BinaryString(b)).FieldValue("more", "").Build()
+				return stranger.Do(context.Background(), cmd).Error()
+			}
 			cmd := stranger.B().Publish().Channel(providers[i].toAll(providers[i].keeper.Env().Site)).Message(rueidis.BinaryString(b)).Build()
 			return stranger.Do(context.Background(), cmd).Error()
 		}
@@ -48,6 +53,8 @@ func harness() providertest.Harness {
 	})
 }
 
-func TestProvider_KeepsTheContract(t *testing.T) { providertest.Run(t, harness()) }
+func TestProvider_KeepsTheContract(t *testing.T) { providertest.Run(t, harness(0)) }
 
-func BenchmarkProvider(b *testing.B) { providertest.RunBenchmarks(b, harness()) }
+func TestProvider_KeepsTheContractWithStreams(t *testing.T) { providertest.Run(t, harness(testKeep)) }
+
+func BenchmarkProvider(b *testing.B) { providertest.RunBenchmarks(b, harness(0)) }

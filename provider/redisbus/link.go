@@ -5,13 +5,17 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/rueidis"
 
 	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/site"
 )
 
 // A link is a subscription, and what is used to publish while it lasts. When it breaks it is replaced
@@ -30,6 +34,9 @@ type link struct {
 	dedicated rueidis.DedicatedClient
 	lost      <-chan error    // receives why the subscription ended
 	channels  map[string]bool // subscribed to; of connect, and then of Wait alone
+
+	readers sync.WaitGroup
+	reading chan error // receives why streams can be read no longer; nil without Config.Keep
 }
 
 // connect makes a link that is subscribed. Where several addresses are known, each is tried once; the next call begins with the next.
@@ -135,23 +142,21 @@ func (p *Provider) subscribe(l *link) error {
 	if err := l.check(p.cfg.Prefix); err != nil {
 		return err
 	}
-	p.echo.use(l.prefix, time.Now())
+	p.echo.use(l.prefix, time.Now(), p.remember())
 	l.lost = l.dedicated.SetPubSubHooks(rueidis.PubSubHooks{
 		OnMessage:      func(m rueidis.PubSubMessage) { p.arrived(l, m.Message) },
 		OnSubscription: func(rueidis.PubSubSubscription) {},
 	})
-	channels := make([]string, 0, len(l.env.Sites))
-	for _, s := range l.env.Sites {
-		channels = append(channels, p.toAll(s))
-	}
-	if err := p.listen(l, channels); err != nil {
+	if err := p.hear(l, l.env.Sites); err != nil {
 		return err
 	}
-	probe := l.client.B().Publish().Channel(p.toAll(l.env.Site)).Message(string(l.prefix[:])).Build()
-	if err := l.client.Do(l.ctx, probe).Error(); err != nil {
+	if err := l.client.Do(l.ctx, p.probe(l)).Error(); err != nil {
 		return explain(publishing, l.server, p.cfg.Prefix, err)
 	}
-	return p.join(l)
+	if err := p.join(l); err != nil || p.cfg.Keep == 0 {
+		return err
+	}
+	return p.read(l)
 }
 
 // check refuses a server that would take messages and carry them nowhere.
@@ -171,6 +176,8 @@ func (l *link) check(channelPrefix string) error {
 	switch mode, role := said("mode"), said("role"); {
 	case mode == "sentinel":
 		return fmt.Errorf("redis: connect to %s: it is a Sentinel; add ?master_set=NAME to the URL, with the name it knows the primary by", l.server)
+	case mode == "cluster" && l.provider.cfg.Keep > 0:
+		return fmt.Errorf("redis: connect to %s: it belongs to a Cluster, where Keep cannot be used; leave Keep at 0, or give the address of a server that is none", l.server)
 	case mode != "cluster" && role != "" && role != "master":
 		return fmt.Errorf("redis: connect to %s: it is a read-only replica, and what is published there the others do not hear; give the primary's address, or those of its Sentinels and ?master_set=NAME", l.server)
 	}
@@ -184,11 +191,22 @@ func (p *Provider) join(l *link) error {
 	if m == nil {
 		return nil
 	}
-	wanted := []string{p.toOne(l.env.Site, m.self)}
-	for _, s := range m.foreign {
-		wanted = append(wanted, p.toAll(s))
+	if err := p.listen(l, []string{p.toOne(l.env.Site, m.self)}); err != nil {
+		return err
 	}
-	return p.listen(l, wanted)
+	return p.hear(l, slices.Collect(maps.Values(m.foreign)))
+}
+
+// hear makes l hear what is sent to all of these sites.
+func (p *Provider) hear(l *link, sites []site.ID) error {
+	if p.cfg.Keep > 0 {
+		return p.find(l, sites)
+	}
+	channels := make([]string, 0, len(sites))
+	for _, s := range sites {
+		channels = append(channels, p.toAll(s))
+	}
+	return p.listen(l, channels)
 }
 
 // listen subscribes to channels, but for those that are subscribed already.
@@ -224,6 +242,8 @@ func (p *Provider) arrived(l *link, message string) {
 func (l *link) Wait(ctx context.Context) error {
 	for {
 		select {
+		case err := <-l.reading:
+			return explain(staying, l.server, l.provider.cfg.Prefix, err)
 		case err := <-l.lost:
 			return explain(staying, l.server, l.provider.cfg.Prefix, err)
 		case <-l.provider.changed:
@@ -242,6 +262,7 @@ func (l *link) Close(context.Context) {
 	if l.dedicated != nil {
 		l.dedicated.Close()
 	}
+	l.readers.Wait()
 	if l.owned {
 		l.client.Close()
 	}

@@ -42,31 +42,52 @@ func parseMessage(message string) (from prefix, frame []byte, ok bool) {
 	return from, frame, true
 }
 
-// remember is how long after a connection has been replaced what it still had under way is known
-// to be an echo.
-const remember = 10 * time.Second
+const (
+	// remember is how long after a connection has been replaced what it still had under way is known to be an
+	// echo. In a stream it waits.
+	remember       = 10 * time.Second
+	rememberStream = 24 * time.Hour
+
+	maxOwn = 64 // prefixes that are remembered
+)
 
 // An echo knows which prefixes are the own ones. The zero echo knows none.
 type echo struct {
-	prefixes atomic.Pointer[ownPrefixes]
+	prefixes atomic.Pointer[[]ownPrefix]
 }
 
-type ownPrefixes struct {
-	now, before prefix
-	until       time.Time // when before is no more of interest
+// An ownPrefix is that of one connection.
+type ownPrefix struct {
+	prefix prefix
+	until  time.Time // when it is no more of interest; zero: it is the one in use
 }
 
-// use makes p the prefix of what is sent from now on.
-func (e *echo) use(p prefix, now time.Time) {
-	next := &ownPrefixes{now: p, before: p}
+// use makes p the prefix of what is sent from now on, and remembers the one before for so long.
+func (e *echo) use(p prefix, now time.Time, remember time.Duration) {
+	next := []ownPrefix{{prefix: p}}
 	if last := e.prefixes.Load(); last != nil {
-		next.before, next.until = last.now, now.Add(remember)
+		for _, own := range *last {
+			if own.until.IsZero() {
+				own.until = now.Add(remember)
+			}
+			if now.Before(own.until) && len(next) < maxOwn {
+				next = append(next, own)
+			}
+		}
 	}
-	e.prefixes.Store(next)
+	e.prefixes.Store(&next)
 }
 
 // is reports whether from is an own prefix.
 func (e *echo) is(from prefix) bool {
-	own := e.prefixes.Load()
-	return own != nil && (from == own.now || from == own.before && time.Now().Before(own.until))
+	prefixes := e.prefixes.Load()
+	if prefixes == nil {
+		return false
+	}
+	for _, own := range *prefixes {
+		if own.prefix == from {
+			return own.until.IsZero() || time.Now().Before(own.until)
+		}
+	}
+	return false
 }

@@ -44,12 +44,12 @@ func TestEcho_KnowsTheOwnPrefixesAndForgetsThem(t *testing.T) {
 			}
 		}
 		expect("at first", prefix{}, false)
-		e.use(first, time.Now())
+		e.use(first, time.Now(), remember)
 		expect("connected", first, true)
 		expect("connected", other, false)
 		time.Sleep(time.Hour)
 		expect("long connected", first, true)
-		e.use(second, time.Now())
+		e.use(second, time.Now(), remember)
 		expect("connected anew", second, true)
 		expect("connected anew", first, true)
 		expect("connected anew", other, false)

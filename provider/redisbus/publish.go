@@ -23,6 +23,9 @@ type batch struct {
 // Send implements [provider.Provider]. It waits for the server, and for nobody else.
 func (p *Provider) Send(ctx context.Context, frames [][]byte) error {
 	return p.keeper.Send(ctx, frames, func(ctx context.Context, l *link) error {
+		if p.cfg.Keep > 0 {
+			return p.add(ctx, l, frames)
+		}
 		_, err := p.publish(ctx, l, p.toAll(l.env.Site), frames)
 		return err
 	})
@@ -48,7 +51,9 @@ func (p *Provider) SendTo(ctx context.Context, to site.StreamID, frames [][]byte
 // publish sends frames to a channel. heard says that each of them had a subscriber.
 func (p *Provider) publish(ctx context.Context, l *link, channel string, frames [][]byte) (heard bool, err error) {
 	b := p.batches.Get().(*batch)
-	b.fill(l, channel, frames)
+	b.fill(l, frames, func(message string) rueidis.Completed {
+		return l.client.B().Publish().Channel(channel).Message(message).Build()
+	})
 	heard = true
 	answered := true
 	for _, r := range l.client.DoMulti(ctx, b.commands...) {
@@ -61,9 +66,8 @@ func (p *Provider) publish(ctx context.Context, l *link, channel string, frames 
 		}
 		heard = heard && receivers > 0
 	}
-	if answered && cap(b.bytes) <= keepBytes { // else the library may still write them
-		clear(b.commands)
-		p.batches.Put(b)
+	if answered { // else the library may still write what b holds
+		p.putBack(b)
 	}
 	if err != nil {
 		return false, explain(publishing, l.server, p.cfg.Prefix, err)
@@ -71,8 +75,16 @@ func (p *Provider) publish(ctx context.Context, l *link, channel string, frames 
 	return heard, nil
 }
 
-// fill puts frames into b as commands for l.
-func (b *batch) fill(l *link, channel string, frames [][]byte) {
+// putBack keeps b for another batch, unless it is large.
+func (p *Provider) putBack(b *batch) {
+	if cap(b.bytes) <= keepBytes {
+		clear(b.commands)
+		p.batches.Put(b)
+	}
+}
+
+// fill puts frames into b, each as the command that carries its message.
+func (b *batch) fill(l *link, frames [][]byte, command func(message string) rueidis.Completed) {
 	size := 0
 	for _, f := range frames {
 		size += prefixBytes + len(f)
@@ -85,6 +97,6 @@ func (b *batch) fill(l *link, channel string, frames [][]byte) {
 		start := len(b.bytes)
 		b.bytes = appendMessage(b.bytes, l.prefix, f)
 		message := rueidis.BinaryString(b.bytes[start:])
-		b.commands = append(b.commands, l.client.B().Publish().Channel(channel).Message(message).Build())
+		b.commands = append(b.commands, command(message))
 	}
 }

@@ -28,6 +28,11 @@
 // each of its own frames. The bytes are new for each connection, so that of two copies of one process, which keep only
 // one of the connections, each hears what the other sends.
 //
+// With [Config.Keep] what is sent to all goes through a Redis stream for each site instead, and waits there for those whose
+// connection is away: they read on where they were. Senders wait for the same answer of the server, which now holds the frames; whether it still does after a restart depends on
+// its appendonly and appendfsync, so Durable is not claimed. What has waited for longer than Keep frames is gone, and the Broker asks for it. An instance that
+// starts begins with what comes next.
+//
 // # Limits
 //
 // A frame has [Config.MaxFrameBytes] at most, and 1 MiB in any case. Whoever may publish in
@@ -38,7 +43,7 @@
 // # Requirements
 //
 // Redis 6 or later, at its primary: what is published at a replica is not heard at the primary. The user needs
-// the commands PUBLISH, SUBSCRIBE and PING and the channels prefix:*. Tested against Redis 7.0.15.
+// the commands PUBLISH, SUBSCRIBE and PING and the channels prefix:*; with Keep, XADD, XREAD, XREVRANGE and EXPIRE and the keys prefix:* as well. Tested against Redis 7.0.15.
 //
 // The client is rueidis. Of go-redis it was to be preferred for three reasons: a dedicated connection tells when it ends, where the
 // other subscribes again by itself and leaves it to be guessed from a second confirmation; it is probed in the
@@ -48,6 +53,8 @@ package redisbus
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 
@@ -58,7 +65,12 @@ import (
 	"github.com/carillon-go/carillon/site"
 )
 
-const name = "redis"
+const (
+	name = "redis"
+
+	// streamsName is the name with [Config.Keep], so that a site can use both while it moves.
+	streamsName = "redis-streams"
+)
 
 // receiveBufferBytes is what may be on its way to an instance: with the echo of as
 // much of its own, and Redis' bookkeeping, it stays below the 8 MB that a subscriber
@@ -80,6 +92,7 @@ type Provider struct {
 
 	turn    int // which of source.options is next; of connect alone
 	echo    echo
+	places  places // with Config.Keep
 	members atomic.Pointer[members]
 	changed chan struct{} // holds one token while members may be newer than the subscriptions
 	batches sync.Pool     // *batch
@@ -103,14 +116,16 @@ func New(cfg Config) (*Provider, error) {
 	return p, nil
 }
 
-// Name returns "redis".
-func (p *Provider) Name() string { return name }
+// Name returns "redis", or "redis-streams" with [Config.Keep].
+func (p *Provider) Name() string {
+	if p.cfg.Keep > 0 {
+		return streamsName
+	}
+	return name
+}
 
-// String names the transport, so that no setting is printed.
-func (p *Provider) String() string { return "redisbus.Provider" }
-
-// GoString is String.
-func (p *Provider) GoString() string { return p.String() }
+// Format implements [fmt.Formatter] for every verb: it names the transport, so that no setting is printed.
+func (p *Provider) Format(f fmt.State, _ rune) { io.WriteString(f, "redisbus.Provider") }
 
 // Capabilities implements [provider.Provider]. A client of the application's that knows a Cluster
 // publishes at any of its nodes, so then no order is claimed.

@@ -80,9 +80,11 @@ func diagnoseAnswer(prefix, answer string) (what, remedy string) {
 	case "NOAUTH":
 		return "it wants a password", "put it into the URL: redis://user:password@host, or redis://:password@host"
 	case "NOPERM":
-		return "the user lacks a right (" + firstLine(answer) + ")", fmt.Sprintf("grant it: ACL SETUSER name +publish +subscribe +ping &%s:*", prefix)
+		return "the user lacks a right (" + firstLine(answer) + ")", fmt.Sprintf("grant it: ACL SETUSER name +publish +subscribe +ping &%s:*, and with Keep +xadd +xread +xrevrange +expire ~%[1]s:*", prefix)
 	case "LOADING":
 		return "it is still loading its data", "wait until it has"
+	case "OOM":
+		return "it has no memory left for what is to be kept", "raise its maxmemory, or lower Keep"
 	case "READONLY":
 		return "it is a read-only replica", "give the primary's address, or those of its Sentinels and ?master_set=NAME"
 	case "DENIED":

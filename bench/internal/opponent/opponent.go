@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/carillon-go/carillon/bench/internal/opponent/memberlist"
+	"github.com/carillon-go/carillon/bench/internal/opponent/mqtt"
 	"github.com/carillon-go/carillon/bench/internal/opponent/nats"
 	"github.com/carillon-go/carillon/bench/internal/opponent/postgres"
 	"github.com/carillon-go/carillon/bench/internal/opponent/rabbit"
@@ -21,5 +22,5 @@ import (
 // so when it is run.
 func Systems() []system.System {
 	return slices.Concat(nats.Systems(), zmq.Systems(), redis.Systems(), postgres.Systems(), rabbit.Systems(),
-		watermill.Systems(), memberlist.Systems())
+		mqtt.Systems(), watermill.Systems(), memberlist.Systems())
 }

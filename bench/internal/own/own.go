@@ -11,16 +11,14 @@ import (
 	"net"
 	"strconv"
 
-	"github.com/carillon-go/carillon/bench/internal/opponent/redis/redisserver"
 	"github.com/carillon-go/carillon/bench/internal/system"
 	"github.com/carillon-go/carillon/provider"
-	"github.com/carillon-go/carillon/provider/redisbus"
 	"github.com/carillon-go/carillon/provider/tcpbus"
 	"github.com/carillon-go/carillon/provider/udpbus"
 	"github.com/carillon-go/carillon/site"
 )
 
-// A carrier is a transport as the benchmark sets it up. To measure another one, add it to carriers.
+// A carrier is a transport as the benchmark sets it up. To measure another one, add it to carriers, or to the guests of the program.
 type carrier struct {
 	name, title, note string
 	suite             site.Suite
@@ -57,10 +55,6 @@ var carriers = []carrier{
 		name: "udpbus-large", title: "Carillon over UDP multicast, frames of 32 KiB", note: "as tcpbus; such datagrams pass only where the network takes them, as the loopback interface does",
 		suite: site.SuiteHMACSHA256, address: freeUDPPort, provider: newUDP(large),
 	},
-	{
-		name: "redisbus", title: "Carillon over Redis pub/sub", note: "as tcpbus; the server as for Redis alone",
-		suite: site.SuiteHMACSHA256, serve: redisserver.Serve, provider: newRedis,
-	},
 }
 
 // Systems returns Carillon over each of its transports.
@@ -72,12 +66,23 @@ func Systems() []system.System {
 	return all
 }
 
-// NATS returns Carillon over NATS. The server and the transport are passed in, so that they are no part of the lean program of package instance.
-func NATS(version, settings string, serve func(context.Context, system.Spec) (*system.Server, error), transport func(address string) (provider.Provider, error)) system.System {
-	return carrier{
-		name: "natsbus", title: "Carillon over NATS core (nats-server " + version + ")", note: "as tcpbus; " + settings,
-		suite: site.SuiteHMACSHA256, serve: serve, provider: transport,
-	}.system()
+// A Guest is a transport on a message broker. Its code is no part of the lean program of package instance, which is measured as an
+// application's smallest.
+type Guest struct {
+	Name, Title string
+	Note        string // what differs from the defaults of the server
+
+	Serve    func(ctx context.Context, s system.Spec) (*system.Server, error)
+	Provider func(address string) (provider.Provider, error) // one instance's transport at the server's address
+}
+
+// System returns Carillon over g.
+func (g Guest) System() system.System {
+	note := "as tcpbus"
+	if g.Note != "" {
+		note += "; " + g.Note
+	}
+	return carrier{name: g.Name, title: g.Title, note: note, suite: site.SuiteHMACSHA256, serve: g.Serve, provider: g.Provider}.system()
 }
 
 func (c carrier) system() system.System {
@@ -105,10 +110,6 @@ func newUDP(frameBytes int) func(address string) (provider.Provider, error) {
 		}
 		return udpbus.New(udpbus.Config{Port: port, Interface: "127.0.0.1", MaxFrameBytes: frameBytes})
 	}
-}
-
-func newRedis(address string) (provider.Provider, error) {
-	return redisbus.New(redisbus.Config{URL: "redis://" + address})
 }
 
 // freeUDPPort keeps runs apart that share the multicast group.

@@ -30,7 +30,7 @@ func Systems() []system.System {
 		Title: fmt.Sprintf("PostgreSQL NOTIFY, %d per transaction (pgx 5)", perTransaction),
 		Note: "one prepared statement that notifies of many events; they travel as base64, for a payload is text; " +
 			"fsync and synchronous_commit off; at most once",
-		Serve: serve,
+		Serve: Serve,
 		Publish: func(ctx context.Context, _ system.Spec, address string) (system.Publisher, error) {
 			return newPublisher(ctx, address)
 		},
@@ -44,7 +44,8 @@ func dsn(address string) string {
 	return fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable", superuser, address)
 }
 
-func serve(ctx context.Context, s system.Spec) (*system.Server, error) {
+// Serve starts a server in a folder of its own.
+func Serve(ctx context.Context, s system.Spec) (*system.Server, error) {
 	initdb, err := daemon.Program(debianPackage, "/usr/lib/postgresql/*/bin/initdb")
 	if err != nil {
 		return nil, err

@@ -1,0 +1,8 @@
+package pgbus
+
+// Keys of log attributes.
+const (
+	keyError  = "error"
+	keyFrames = "frames"
+	keyTable  = "table"
+)
