@@ -84,7 +84,16 @@ func (s *Settings) Config(db site.Database) (carillon.Config, error) {
 		again(p.Name(), name)
 	}
 	for _, name := range s.Standby {
-		again(fold(name), name)
+		p, err := s.provider(name) // for what it calls itself
+		if err != nil {
+			for _, made := range cfg.Providers {
+				_ = made.Close() // was never started
+			}
+			cfg.Providers, cfg.Standby = nil, nil
+			return cfg, err
+		}
+		again(p.Name(), name)
+		_ = p.Close()
 	}
 	return cfg, nil
 }

@@ -8,6 +8,7 @@ require (
 	github.com/carillon-go/carillon/appsettings v0.0.0
 	github.com/carillon-go/carillon/examples v0.0.0
 	github.com/carillon-go/carillon/provider/natsbus v0.0.0
+	github.com/carillon-go/carillon/provider/pgbus v0.0.0
 	github.com/carillon-go/carillon/provider/redisbus v0.0.0
 	github.com/chromedp/cdproto v0.159.0
 	github.com/chromedp/chromedp v0.22.1
@@ -54,5 +55,6 @@ replace (
 	github.com/carillon-go/carillon/appsettings => ../appsettings
 	github.com/carillon-go/carillon/examples => ../examples
 	github.com/carillon-go/carillon/provider/natsbus => ../provider/natsbus
+	github.com/carillon-go/carillon/provider/pgbus => ../provider/pgbus
 	github.com/carillon-go/carillon/provider/redisbus => ../provider/redisbus
 )

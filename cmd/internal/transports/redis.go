@@ -7,12 +7,16 @@ import (
 )
 
 func redis(s appsettings.Section) (provider.Provider, error) {
-	if err := only(s, "Url", "Prefix", "MaxFrameBytes"); err != nil {
+	if err := only(s, "Url", "Prefix", "Keep", "MaxFrameBytes"); err != nil {
 		return nil, err
 	}
 	frame, err := number(s, "MaxFrameBytes")
 	if err != nil {
 		return nil, err
 	}
-	return redisbus.New(redisbus.Config{URL: s.Get("Url"), Prefix: s.Get("Prefix"), MaxFrameBytes: frame})
+	keep, err := number(s, "Keep")
+	if err != nil {
+		return nil, err
+	}
+	return redisbus.New(redisbus.Config{URL: s.Get("Url"), Prefix: s.Get("Prefix"), Keep: keep, MaxFrameBytes: frame})
 }

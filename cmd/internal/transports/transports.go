@@ -15,8 +15,9 @@ import (
 // section of each, such as Carillon:Nats, is described in docs/configuration.md.
 func Factories() map[string]appsettings.Factory {
 	return map[string]appsettings.Factory{
-		"nats":  nats,
-		"redis": redis,
+		"nats":     nats,
+		"postgres": postgres,
+		"redis":    redis,
 	}
 }
 

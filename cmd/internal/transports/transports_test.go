@@ -19,8 +19,9 @@ func load(t *testing.T, environ ...string) *appsettings.Settings {
 }
 
 func TestFactories_MakeWhatTheyAreNamedFor(t *testing.T) {
-	s := load(t, "Carillon__Nats__Urls=nats://127.0.0.1:1,nats://127.0.0.1:2", "Carillon__Nats__MaxFrameBytes=1000", "Carillon__Redis__Url=redis://127.0.0.1:1", "Carillon__Redis__MaxFrameBytes=1001")
-	limits := map[string]int{"nats": 1000, "redis": 1001}
+	s := load(t, "Carillon__Nats__Urls=nats://127.0.0.1:1,nats://127.0.0.1:2", "Carillon__Nats__MaxFrameBytes=1000", "Carillon__Redis__Url=redis://127.0.0.1:1", "Carillon__Redis__MaxFrameBytes=1001",
+		"Carillon__Postgres__Url=postgres://127.0.0.1:1/x", "Carillon__Postgres__MaxFrameBytes=1002")
+	limits := map[string]int{"nats": 1000, "redis": 1001, "postgres": 1002}
 	for name, factory := range Factories() {
 		p, err := factory(s.Section(name))
 		if err != nil {
