@@ -2,6 +2,7 @@ package carillon
 
 import (
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -55,6 +56,7 @@ type hand struct {
 
 	control  []controlFrame
 	repairs  []controlFrame
+	jobs     []job           // their memory is reused
 	frames   []*engine.Frame // in hand: no provider has accepted them yet, or one that works is far behind
 	batch    [][]byte        // their bytes; its memory is reused where one provider alone sends
 	shipment *shipment       // of the frames, if lanes have it; nil: they have not
@@ -178,31 +180,43 @@ func (b *Broker) sealBatch(batch [][]byte) [][]byte {
 // sendControl sends control frames, those for everybody together: on the provider whose lane
 // this goroutine has, or through the lanes of all.
 func (b *Broker) sendControl(only *outlet, outs []*outlet) {
-	control := b.hand.control
-	if len(control) == 0 {
+	h := &b.hand
+	if len(h.control) == 0 {
 		return
 	}
-	var jobs []job
 	var all [][]byte
-	for i := range control {
-		b.sealFrame(control[i].bytes)
-		if control[i].to == (site.StreamID{}) {
-			all = append(all, control[i].bytes)
+	jobs := append(h.jobs[:0], job{}) // the first is for everybody
+	for i := range h.control {
+		c := &h.control[i]
+		b.sealFrame(c.bytes)
+		if c.to == (site.StreamID{}) {
+			all = append(all, c.bytes)
 		} else {
-			jobs = append(jobs, job{to: control[i].to, frames: [][]byte{control[i].bytes}})
+			jobs = append(jobs, job{to: c.to, frames: [][]byte{c.bytes}})
 		}
 	}
-	if len(all) > 0 {
-		jobs = append([]job{{frames: all}}, jobs...)
+	h.jobs = jobs
+	jobs[0].frames = all
+	if len(all) == 0 {
+		jobs = jobs[1:]
 	}
-	n := uint64(len(control))
-	b.sendJobs(only, outs, jobs, func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.controlSent += n
-		b.progress.signal()
-	})
-	clear(control)
+	n := uint64(len(h.control))
+	if only != nil {
+		only.tryJobs(b.loopCtx, b.log, jobs)
+		b.controlTried(n)
+	} else {
+		b.runErrands(outs, slices.Clone(jobs), func() { b.controlTried(n) })
+	}
+	clear(h.jobs)
+	clear(h.control)
+}
+
+// controlTried records that n more control frames were tried.
+func (b *Broker) controlTried(n uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.controlSent += n
+	b.progress.signal()
 }
 
 // sendAgain sends repairs, in runs for the same receivers. What a provider does
@@ -221,19 +235,19 @@ func (b *Broker) sendAgain(only *outlet, outs []*outlet) {
 		jobs = append(jobs, job{to: to, frames: frames})
 		repairs = repairs[n:]
 	}
-	if len(jobs) > 0 {
-		b.sendJobs(only, outs, jobs, func() {})
-		clear(b.hand.repairs)
+	switch {
+	case len(jobs) == 0:
+		return
+	case only != nil:
+		only.tryJobs(b.loopCtx, b.log, jobs)
+	default:
+		b.runErrands(outs, jobs, func() {})
 	}
+	clear(b.hand.repairs)
 }
 
-// sendJobs has jobs tried once by every provider, and done called when they were.
-func (b *Broker) sendJobs(only *outlet, outs []*outlet, jobs []job, done func()) {
-	if only != nil {
-		only.tryJobs(b.loopCtx, b.log, jobs)
-		done()
-		return
-	}
+// runErrands has the lanes of outs try jobs once, and done called when all of them have, or will not.
+func (b *Broker) runErrands(outs []*outlet, jobs []job, done func()) {
 	left := new(atomic.Int32)
 	left.Store(int32(len(outs)))
 	e := &errand{jobs: jobs, done: func() {
