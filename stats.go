@@ -207,7 +207,7 @@ func (b *Broker) Status() Status {
 	}
 	if w := b.way.Load(); w != nil {
 		for _, text := range w.missing {
-			s.Problems = append(s.Problems, "the site's transports are others than those in use here: "+text)
+			s.Problems = append(s.Problems, "transports: "+text)
 		}
 	}
 	for _, o := range b.outs {

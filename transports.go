@@ -227,6 +227,9 @@ func (b *Broker) followTransports() {
 	if len(missing) == 0 && len(k.trouble) == 0 {
 		b.carried.Store(k.read)
 	}
+	if text := b.strangers(k); text != "" {
+		missing = append(missing, text)
+	}
 	b.way.Store(&wayStatus{way: w, missing: missing})
 	if text := strings.Join(missing, "; "); text != b.told {
 		b.told = text
@@ -401,6 +404,30 @@ func (b *Broker) missing(w way) (missing []string) {
 		}
 	}
 	return missing
+}
+
+// strangers says in words which instances of the site use none of the transports that this one uses, as when settings
+// were changed in place of moving the site; it is empty if there are none.
+func (b *Broker) strangers(k *keyring) string {
+	if !k.self.Transports.IsZero() {
+		return ""
+	}
+	own, uses := *b.own.Load(), b.uses()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n, first := 0, ""
+	for _, r := range b.rows.open() {
+		if r.Site != b.siteID || own.has(r.Stream) || len(r.Uses) == 0 || slices.ContainsFunc(r.Uses, func(u string) bool { return slices.Contains(uses, u) }) {
+			continue
+		}
+		if n++; n == 1 {
+			first = fmt.Sprintf("%s on %s uses %s", r.Application, r.Server, strings.Join(r.Uses, ", "))
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("this instance and %d others of the site do not hear each other: %s, and this one %s; configure all alike, with the other transport in Standby, and move the site: carillon provider migrate", n, first, strings.Join(uses, ", "))
 }
 
 // listen has what arrives through fresh transports noted, until every live instance of the site was

@@ -234,6 +234,24 @@ func TestTransports_WhoJoinsWithoutTheNewOneHoldsTheMoveUp(t *testing.T) {
 	})
 }
 
+// Settings that are changed instance by instance, in place of a move, are noticed at both ends.
+func TestTransports_InstancesWithNothingInCommonAreNamed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		j := newJunction(t, 3)
+		a, c := j.open(0), j.open(0, 2)
+		b := j.open(1, 2)
+		time.Sleep(5 * time.Second)
+		for what, found := range map[string][]string{"who was there": j.problem(a, 1), "who came": j.problem(b, 0)} {
+			if len(found) != 1 || !strings.Contains(found[0], "1 others of the site do not hear each other") || !strings.Contains(found[0], "provider migrate") {
+				t.Errorf("%s: problems %q; want one that names the other and the remedy", what, found)
+			}
+		}
+		if st := c.Status(); len(st.Problems) > 0 {
+			t.Errorf("problems %q of one that hears both", st.Problems)
+		}
+	})
+}
+
 // The plan is read again behind the row: a move that did not see the row did not wait for it.
 func TestTransports_AMoveBetweenTheFirstReadAndTheRowIsNoticed(t *testing.T) {
 	bubble(t, func(t *testing.T) {
