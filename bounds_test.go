@@ -78,7 +78,7 @@ func TestMemberTable_ForgetsTheDead(t *testing.T) {
 func TestControlQueue_IsBounded(t *testing.T) {
 	b := newBroker(Config{Logger: slog.New(slog.DiscardHandler)})
 	for range maxControl + 10 {
-		b.queueControlLocked(&engine.Control{})
+		b.queueControlLocked(time.Now(), &engine.Control{})
 	}
 	if len(b.control) != maxControl || b.counts.controlDrops.Load() != 10 || b.controlQueued-b.controlSent != maxControl {
 		t.Errorf("%d control frames wait, %d dropped", len(b.control), b.counts.controlDrops.Load())

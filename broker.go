@@ -73,9 +73,9 @@ type Broker struct {
 	loops     sync.WaitGroup  // tick, send
 	loopCtx   context.Context // ends tick and send
 	stopLoops context.CancelFunc
-	rowLoop   sync.WaitGroup              // follow
+	rowLoop   sync.WaitGroup              // follow, clean
 	ended     map[site.StreamID]site.Mark // where the streams that this instance had ended; of follow, and of teardown after it
-	followCtx context.Context             // ends follow
+	followCtx context.Context             // ends follow and clean
 	stopRows  context.CancelFunc
 
 	tickWake   chan struct{} // capacity 1: Machine.Next has become earlier
@@ -343,7 +343,7 @@ func (b *Broker) applyLocked(now time.Time) {
 		b.itemLocked(&fx.Items[i])
 	}
 	for i := range fx.Control {
-		b.queueControlLocked(&fx.Control[i])
+		b.queueControlLocked(now, &fx.Control[i])
 	}
 	for _, r := range fx.Repairs {
 		if b.repairBytes < maxRepairs { // whoever needs the rest asks again
@@ -398,6 +398,7 @@ func (b *Broker) applyLocked(now time.Time) {
 type controlFrame struct {
 	bytes []byte
 	to    site.StreamID // zero: everybody
+	idle  time.Time     // when it was said though nothing had happened; zero: something had
 }
 
 // maxRepairs bounds the bytes of repairs that wait while a provider holds them up.
@@ -407,13 +408,17 @@ const maxRepairs = 512 << 10
 // long as they matter, so the oldest can go.
 const maxControl = 1024
 
-func (b *Broker) queueControlLocked(c *engine.Control) {
+func (b *Broker) queueControlLocked(now time.Time, c *engine.Control) {
 	if len(b.control) >= maxControl {
 		b.control = slices.Delete(b.control, 0, 1)
 		b.counts.controlDrops.Add(1)
 		b.controlSent++
 	}
-	b.control = append(b.control, controlFrame{bytes: c.Frame, to: c.To})
+	f := controlFrame{bytes: c.Frame, to: c.To}
+	if c.Idle {
+		f.idle = now
+	}
+	b.control = append(b.control, f)
 	b.controlQueued++
 }
 

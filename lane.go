@@ -53,12 +53,21 @@ type job struct {
 	frames [][]byte
 }
 
-// An errand is jobs for every provider. done is called once for each: when it has tried them, or
-// will not.
+// An errand is jobs for one provider. done is called once: when it has tried them, or will not.
 type errand struct {
 	jobs  []job
 	bytes int // of the frames
 	done  func()
+}
+
+func newErrand(jobs []job, done func()) *errand {
+	e := &errand{jobs: jobs, done: done}
+	for _, j := range jobs {
+		for _, f := range j.frames {
+			e.bytes += len(f)
+		}
+	}
+	return e
 }
 
 // maxErrands bounds those that wait for a provider which hangs, as laneBytes does.

@@ -177,6 +177,9 @@ func (b *Broker) open(ctx context.Context) error {
 		b.loops.Go(func() { b.drive(o) })
 	}
 	b.rowLoop.Go(b.follow)
+	if b.cleans() {
+		b.rowLoop.Go(b.clean)
+	}
 	b.watchIsolation()
 	select {
 	case <-b.inStep:

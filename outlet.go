@@ -34,7 +34,11 @@ type outlet struct {
 	startAt time.Time // a start that failed is not tried again before
 	used    bool      // the provider was started; while one starts, of that goroutine
 
-	listening                                       atomic.Bool // state is subscribed
+	listening atomic.Bool   // state is subscribed
+	idle      time.Duration // how often it carries what is said while idle; 0: always, negative: never
+	idleAt    time.Time     // when what it carried last was said while idle; of who has the turn, see hand
+	cleaning  cleaning
+
 	framesSent, bytesSent, framesReceived, failures atomic.Uint64
 	failLog                                         rate
 	buffer                                          atomic.Int64 // bytes that its transport keeps for this instance; 0: it told nothing
@@ -60,7 +64,7 @@ func newLink(p provider.Provider) *link {
 }
 
 func newOutlet(p provider.Provider, again func() (provider.Provider, error)) *outlet {
-	o := &outlet{name: p.Name(), make: again, prompt: p.Capabilities().Prompt, turned: make(chan turnout, 1)}
+	o := &outlet{name: p.Name(), make: again, prompt: p.Capabilities().Prompt, idle: p.Capabilities().IdleHeartbeat, turned: make(chan turnout, 1)}
 	o.link.Store(newLink(p))
 	o.lane.init()
 	return o

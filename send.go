@@ -177,38 +177,57 @@ func (b *Broker) sealBatch(batch [][]byte) [][]byte {
 	return batch
 }
 
-// sendControl sends control frames, those for everybody together: on the provider whose lane
-// this goroutine has, or through the lanes of all.
+// sendControl sends control frames: on the provider whose lane this goroutine has, or through the lanes
+// of all.
 func (b *Broker) sendControl(only *outlet, outs []*outlet) {
 	h := &b.hand
 	if len(h.control) == 0 {
 		return
 	}
-	var all [][]byte
-	jobs := append(h.jobs[:0], job{}) // the first is for everybody
 	for i := range h.control {
-		c := &h.control[i]
-		b.sealFrame(c.bytes)
-		if c.to == (site.StreamID{}) {
-			all = append(all, c.bytes)
-		} else {
-			jobs = append(jobs, job{to: c.to, frames: [][]byte{c.bytes}})
-		}
-	}
-	h.jobs = jobs
-	jobs[0].frames = all
-	if len(all) == 0 {
-		jobs = jobs[1:]
+		b.sealFrame(h.control[i].bytes)
 	}
 	n := uint64(len(h.control))
 	if only != nil {
-		only.tryJobs(b.loopCtx, b.log, jobs)
+		h.jobs = only.jobs(h.jobs[:0], h.control)
+		only.tryJobs(b.loopCtx, b.log, h.jobs)
+		clear(h.jobs)
 		b.controlTried(n)
 	} else {
-		b.runErrands(outs, slices.Clone(jobs), func() { b.controlTried(n) })
+		done := whenAll(len(outs), func() { b.controlTried(n) })
+		for _, o := range outs {
+			o.lane.pushErrand(newErrand(o.jobs(nil, h.control), done))
+		}
 	}
-	clear(h.jobs)
 	clear(h.control)
+}
+
+// jobs appends to list what o is to carry of control frames: those for everybody together. b.hand.turn is held.
+func (o *outlet) jobs(list []job, control []controlFrame) []job {
+	all := job{}
+	for _, c := range control {
+		switch {
+		case c.to != (site.StreamID{}):
+			list = append(list, job{to: c.to, frames: [][]byte{c.bytes}})
+		case o.carries(c):
+			all.frames = append(all.frames, c.bytes)
+		}
+	}
+	if len(all.frames) > 0 {
+		list = slices.Insert(list, 0, all)
+	}
+	return list
+}
+
+// whenAll returns a function that calls done when it was called n times.
+func whenAll(n int, done func()) func() {
+	left := new(atomic.Int32)
+	left.Store(int32(n))
+	return func() {
+		if left.Add(-1) == 0 {
+			done()
+		}
+	}
 }
 
 // controlTried records that n more control frames were tried.
@@ -217,6 +236,19 @@ func (b *Broker) controlTried(n uint64) {
 	defer b.mu.Unlock()
 	b.controlSent += n
 	b.progress.signal()
+}
+
+// carries reports whether c goes through o. The machine speaks as often as the provider wants it that
+// wants it most often; another may charge for each message.
+func (o *outlet) carries(c controlFrame) bool {
+	switch {
+	case o.idle == 0 || c.idle.IsZero():
+		return true
+	case o.idle < 0 || c.idle.Sub(o.idleAt) < o.idle:
+		return false
+	}
+	o.idleAt = c.idle
+	return true
 }
 
 // sendAgain sends repairs, in runs for the same receivers. What a provider does
@@ -241,28 +273,11 @@ func (b *Broker) sendAgain(only *outlet, outs []*outlet) {
 	case only != nil:
 		only.tryJobs(b.loopCtx, b.log, jobs)
 	default:
-		b.runErrands(outs, jobs, func() {})
+		for _, o := range outs {
+			o.lane.pushErrand(newErrand(jobs, func() {}))
+		}
 	}
 	clear(b.hand.repairs)
-}
-
-// runErrands has the lanes of outs try jobs once, and done called when all of them have, or will not.
-func (b *Broker) runErrands(outs []*outlet, jobs []job, done func()) {
-	left := new(atomic.Int32)
-	left.Store(int32(len(outs)))
-	e := &errand{jobs: jobs, done: func() {
-		if left.Add(-1) == 0 {
-			done()
-		}
-	}}
-	for _, j := range jobs {
-		for _, f := range j.frames {
-			e.bytes += len(f)
-		}
-	}
-	for _, o := range outs {
-		o.lane.pushErrand(e)
-	}
 }
 
 // batchHanded records that the frames in hand were accepted. b.hand.turn is held.

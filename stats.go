@@ -66,6 +66,7 @@ type ProviderStats struct {
 	Failures              uint64    // calls of Send that did not succeed
 	FailingSince          time.Time // zero: the last one succeeded
 	LastError             string    // while failing
+	Cleaning              CleaningStats
 }
 
 // PeerStats is where another instance's stream stands here, and ours there.
@@ -115,7 +116,7 @@ func (b *Broker) Stats() Stats {
 	for _, o := range b.outs {
 		p := ProviderStats{
 			Name: o.name, FramesSent: o.framesSent.Load(), BytesSent: o.bytesSent.Load(),
-			FramesReceived: o.framesReceived.Load(), Failures: o.failures.Load(),
+			FramesReceived: o.framesReceived.Load(), Failures: o.failures.Load(), Cleaning: o.cleaning.stats(),
 		}
 		var err error
 		p.Subscribed, p.Sending = o.listening.Load(), slices.Contains(*b.senders.Load(), o)

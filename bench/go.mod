@@ -7,6 +7,7 @@ require (
 	github.com/ThreeDotsLabs/watermill-nats/v2 v2.1.3
 	github.com/alecthomas/kong v1.17.0
 	github.com/carillon-go/carillon v0.0.0
+	github.com/carillon-go/carillon/provider/mqttbus v0.0.0
 	github.com/carillon-go/carillon/provider/natsbus v0.0.0
 	github.com/carillon-go/carillon/provider/pgbus v0.0.0
 	github.com/carillon-go/carillon/provider/redisbus v0.0.0
@@ -67,6 +68,7 @@ require (
 
 replace (
 	github.com/carillon-go/carillon => ../
+	github.com/carillon-go/carillon/provider/mqttbus => ../provider/mqttbus
 	github.com/carillon-go/carillon/provider/natsbus => ../provider/natsbus
 	github.com/carillon-go/carillon/provider/pgbus => ../provider/pgbus
 	github.com/carillon-go/carillon/provider/redisbus => ../provider/redisbus

@@ -3,12 +3,14 @@
 package main
 
 import (
+	"github.com/carillon-go/carillon/bench/internal/opponent/mqtt/mosquitto"
 	"github.com/carillon-go/carillon/bench/internal/opponent/nats/natsserver"
 	"github.com/carillon-go/carillon/bench/internal/opponent/postgres"
 	"github.com/carillon-go/carillon/bench/internal/opponent/redis/redisserver"
 	"github.com/carillon-go/carillon/bench/internal/own"
 	"github.com/carillon-go/carillon/bench/internal/system"
 	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/provider/mqttbus"
 	"github.com/carillon-go/carillon/provider/natsbus"
 	"github.com/carillon-go/carillon/provider/pgbus"
 	"github.com/carillon-go/carillon/provider/redisbus"
@@ -32,6 +34,12 @@ var guests = []own.Guest{
 		Name: "pgbus", Title: "Carillon over PostgreSQL NOTIFY", Note: "the server as for PostgreSQL alone", Serve: postgres.Serve,
 		Provider: func(address string) (provider.Provider, error) {
 			return pgbus.New(pgbus.Config{URL: "postgres://postgres@" + address + "/postgres?sslmode=disable"})
+		},
+	},
+	{
+		Name: "mqttbus", Title: "Carillon over MQTT 5 (mosquitto)", Note: "QoS 1; the server as for MQTT alone", Serve: mosquitto.Serve,
+		Provider: func(address string) (provider.Provider, error) {
+			return mqttbus.New(mqttbus.Config{URLs: []string{"mqtt://" + address}})
 		},
 	},
 }

@@ -8,6 +8,13 @@ require (
 )
 
 require (
+	github.com/tailscale/hujson v0.0.0-20260727124030-b80ff77dac4f // indirect
+	golang.org/x/net v0.62.0 // indirect
+	golang.org/x/text v0.43.0 // indirect
+)
+
+require (
+	github.com/carillon-go/carillon/appsettings v0.0.0
 	github.com/dustin/go-humanize v1.0.1 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/mattn/go-isatty v0.0.24 // indirect
@@ -20,3 +27,5 @@ require (
 )
 
 replace github.com/carillon-go/carillon => ../
+
+replace github.com/carillon-go/carillon/appsettings => ../appsettings

@@ -24,14 +24,15 @@ func main() {
 
 // A cli is the command line.
 type cli struct {
-	Demo     demoCmd     `cmd:"" help:"Run the demonstration: a content site in several processes, kept in step."`
-	Raise    raiseCmd    `cmd:"" help:"Raise one event for all instances of a site."`
-	Listen   listenCmd   `cmd:"" help:"Print the events that a site's instances raise."`
-	Members  membersCmd  `cmd:"" help:"List the instances of a site, from its database."`
-	Secret   secretCmd   `cmd:"" help:"Look at and change the keys of a site."`
-	Provider providerCmd `cmd:"" help:"Look at and change what carries the events of a site, while it runs."`
-	Site     siteCmd     `cmd:"" help:"Look at the sites of a database; after it was copied or restored, say so."`
-	Version  versionCmd  `cmd:"" help:"Print the version."`
+	Demo          demoCmd          `cmd:"" help:"Run the demonstration: a content site in several processes, kept in step."`
+	Raise         raiseCmd         `cmd:"" help:"Raise one event for all instances of a site."`
+	Listen        listenCmd        `cmd:"" help:"Print the events that a site's instances raise."`
+	Members       membersCmd       `cmd:"" help:"List the instances of a site, from its database."`
+	Secret        secretCmd        `cmd:"" help:"Look at and change the keys of a site."`
+	Provider      providerCmd      `cmd:"" help:"Look at and change what carries the events of a site, while it runs."`
+	Subscriptions subscriptionsCmd `cmd:"" help:"Look at what instances have at the services of providers; remove what those left that are gone."`
+	Site          siteCmd          `cmd:"" help:"Look at the sites of a database; after it was copied or restored, say so."`
+	Version       versionCmd       `cmd:"" help:"Print the version."`
 
 	DemoInstance instanceCmd `cmd:"" hidden:"" help:"One instance of the demonstration; started by demo."`
 }
@@ -99,7 +100,7 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 			return err
 		}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(std),
+		kong.Bind(std, transportMaker(configured)),
 	)
 	if err != nil {
 		panic(err) // the cli type is wrong

@@ -176,6 +176,7 @@ func (m *Machine) sayHeartbeat(now time.Time, fx *Effects) {
 		beat.Low = s.ring.frames[0].Number
 	}
 	m.say(now, site.StreamID{}, beat, fx)
+	fx.Control[len(fx.Control)-1].Idle = m.heartbeatIn >= heartbeatIdle
 	m.sayResets(now, fx)
 	m.trimKept(now)
 	m.planDigests(now, fx)
@@ -287,6 +288,7 @@ func (m *Machine) Tick(now time.Time, fx *Effects) {
 	if !m.heartbeatAt.IsZero() && !now.Before(m.heartbeatAt) {
 		m.sayHeartbeat(now, fx)
 	}
+	m.trimKeptAtTimes(now)
 	m.expire(now, fx)
 	for _, p := range m.gappy {
 		m.sayNAKs(now, p, fx)
@@ -319,6 +321,7 @@ func (m *Machine) Next() time.Time {
 	at = earlier(at, m.held.retryAt)
 	at = earlier(at, m.again.nextAt)
 	at = earlier(at, m.digestAt)
+	at = earlier(at, m.trimAt)
 	if !m.send.stalledAt.IsZero() {
 		at = earlier(at, m.stallNext())
 	}

@@ -202,6 +202,7 @@ type Item struct {
 type Control struct {
 	Frame []byte        // whole
 	To    site.StreamID // zero: everybody
+	Idle  bool          // it is said though nothing has happened for a while, and may be left out where that costs money
 }
 
 // Heard is a [wire.Witness] for this instance.
@@ -267,6 +268,7 @@ type Machine struct {
 	ackFrames   int                    // the same in frames
 	ackedLast   site.StreamID          // that an ACK named last
 	digestAt    time.Time              // next DIGEST
+	trimAt      time.Time              // when frames kept of others are looked through, if no heartbeat does it
 	endings     map[site.StreamID]bool // ended streams to tell of, as somebody does not know
 	endingsAt   time.Time
 	started     bool

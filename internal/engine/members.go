@@ -35,6 +35,8 @@ type peer struct {
 	digests   int                 // said of it since it fell silent, by anybody
 	digestAt  time.Time           // when to say the next
 	toldAt    time.Time           // when it was said last
+	said      site.Mark           // what it said then
+	saidTimes int                 // how often that, by anybody
 	addedAt   time.Time
 	report    site.Mark // highest position that its row or another member reported, before the baseline
 	reported  bool      // another member reported it

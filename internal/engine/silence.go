@@ -66,6 +66,9 @@ func (m *Machine) keep(now time.Time, p *peer, number uint64, frame []byte) {
 	}
 	p.kept.add(kept{number: number, frame: frame, at: now})
 	p.kept.trim(now, m.cfg.CacheBytes/(len(m.peers)+len(m.past)))
+	if m.trimAt.IsZero() && m.idleHeartbeat() == 0 { // else our heartbeats see to it
+		m.trimAt = now.Add(keptFor)
+	}
 }
 
 func (k *keeping) add(f kept) {
@@ -107,6 +110,18 @@ func (m *Machine) trimKept(now time.Time) {
 		if k.trim(now, share); len(k.frames) == 0 {
 			delete(m.past, s)
 		}
+	}
+}
+
+// trimKeptAtTimes does it where no heartbeat does, as long as there is something kept.
+func (m *Machine) trimKeptAtTimes(now time.Time) {
+	if m.trimAt.IsZero() || now.Before(m.trimAt) {
+		return
+	}
+	m.trimAt = time.Time{}
+	m.trimKept(now)
+	if len(m.past) > 0 || slices.ContainsFunc(m.peers, func(p *peer) bool { return len(p.kept.frames) > 0 }) {
+		m.trimAt = now.Add(keptFor)
 	}
 }
 
@@ -183,9 +198,11 @@ func (m *Machine) sayDigest(now time.Time, fx *Effects) {
 	}
 	m.digestAt = time.Time{}
 	var entries []wire.StreamMark
+	idle := true // until there is one that was not said often enough
 	for _, p := range m.peers {
 		if !p.digestAt.IsZero() && !now.Before(p.digestAt) {
 			m.nextDigest(now, p)
+			idle = idle && p.saidTimes > digestTimes
 			entries = append(entries, wire.StreamMark{Stream: p.stream, Mark: p.high})
 		}
 		m.digestAt = earlier(m.digestAt, p.digestAt)
@@ -196,10 +213,12 @@ func (m *Machine) sayDigest(now time.Time, fx *Effects) {
 		}
 		slices.SortFunc(entries, func(a, b wire.StreamMark) int { return bytes.Compare(a.Stream[:], b.Stream[:]) })
 		m.endings, m.endingsAt = nil, time.Time{}
+		idle = false
 	}
 	m.digestAt = earlier(m.digestAt, m.endingsAt)
 	for part := range slices.Chunk(entries, m.listRoom(wire.MaxStreamMarkLen, 0)) {
 		m.say(now, site.StreamID{}, wire.Digest{Entries: part}, fx)
+		fx.Control[len(fx.Control)-1].Idle = idle
 	}
 }
 
@@ -208,6 +227,10 @@ func (m *Machine) sayDigest(now time.Time, fx *Effects) {
 func (m *Machine) nextDigest(now time.Time, p *peer) {
 	p.digests++
 	p.toldAt, p.digestAt = now, time.Time{}
+	if p.said != p.high {
+		p.said, p.saidTimes = p.high, 0
+	}
+	p.saidTimes++
 	if !m.silent(now, p) {
 		return
 	}

@@ -12,6 +12,11 @@ import (
 // weight lists the modules, by the beginnings of their paths, that an application links because it imports package
 // carillon and the provider of this folder. golang.org/x and our own are not listed.
 var weight = map[string][]string{
+	"mqttbus": {"github.com/eclipse/paho.golang"},
+	"azurebus": {
+		"github.com/Azure/azure-sdk-for-go/sdk/azcore", "github.com/Azure/azure-sdk-for-go/sdk/internal",
+		"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus", "github.com/Azure/go-amqp",
+	},
 	"natsbus": {
 		"github.com/klauspost/compress", // of nats.go, for WebSocket
 		"github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/nats-io/nuid",

@@ -20,6 +20,9 @@ func Grace(lease time.Duration) time.Duration { return max(2*lease, LeastGrace) 
 // staleAfter is how long after the read of the rows something may still be removed because of it.
 const staleAfter = time.Minute
 
+// ErrLeft reports that there was not time enough to remove everything that goes.
+var ErrLeft = errors.New("there was not time enough; look again")
+
 // A Janitor looks after the subscriptions that one site's instances have at one service. Its methods
 // may be called by any goroutine, one at a time.
 type Janitor struct {
@@ -75,7 +78,7 @@ func (j *Janitor) Look(ctx context.Context) ([]Finding, error) {
 }
 
 // Clean removes what goes of the findings of the last Look and returns which ones it has removed. One that
-// cannot be removed does not keep it from the others. A minute after the rows were read it stops: what is
+// cannot be removed does not keep it from the others. A minute after the rows were read it stops, with [ErrLeft]: what is
 // left goes after another Look.
 func (j *Janitor) Clean(ctx context.Context, findings []Finding) (removed []Finding, err error) {
 	var errs []error
@@ -94,7 +97,7 @@ func (j *Janitor) Clean(ctx context.Context, findings []Finding) (removed []Find
 		}
 	}
 	if left > 0 {
-		errs = append(errs, fmt.Errorf("%d more could not be removed in time; look again", left))
+		errs = append(errs, fmt.Errorf("%d more subscriptions were not removed: %w", left, ErrLeft))
 	}
 	return removed, errors.Join(errs...)
 }

@@ -1,0 +1,287 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/carillon-go/carillon/appsettings"
+	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/provider/janitor"
+	"github.com/carillon-go/carillon/site"
+)
+
+// subscriptionsCmd is about what instances have, and leave behind, at the services of providers.
+type subscriptionsCmd struct {
+	List  subscriptionsListCmd  `cmd:"" help:"List what the instances of a site have at the services of its providers, and whose it is."`
+	Clean subscriptionsCleanCmd `cmd:"" help:"Remove what instances that are gone left behind there."`
+}
+
+// A transportMaker makes the providers that the settings name. They are not started; the caller closes them.
+type transportMaker func(s *appsettings.Settings, db site.Database) ([]provider.Provider, error)
+
+// configured makes them as an instance does, those that stand by included: the site may have been moved to one.
+func configured(s *appsettings.Settings, db site.Database) ([]provider.Provider, error) {
+	cfg, err := s.Config(db)
+	if err != nil {
+		return nil, err
+	}
+	all := cfg.Providers
+	for _, name := range slices.Sorted(maps.Keys(cfg.Standby)) {
+		if slices.ContainsFunc(all, func(p provider.Provider) bool { return p.Name() == name }) {
+			continue
+		}
+		p, err := cfg.Standby[name]()
+		if err != nil {
+			for _, made := range all {
+				made.Close()
+			}
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+type subscriptionFlags struct {
+	siteFlags
+	Provider []string      `placeholder:"NAME" help:"Only these providers (default: those of the configuration)."`
+	Grace    time.Duration `default:"2m" help:"How long a subscription may be there before its instance has a member row. At least two leases."`
+	JSON     bool          `name:"json" help:"Print JSON."`
+}
+
+type subscriptionsListCmd struct{ subscriptionFlags }
+
+// Run implements the command.
+func (c *subscriptionsListCmd) Run(ctx context.Context, std streams, transports transportMaker) error {
+	all, closeAll, err := c.open(ctx, std, transports)
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	list := []subscriptionInfo{}
+	for _, k := range all {
+		findings, err := k.look(ctx)
+		if err != nil {
+			return err
+		}
+		for _, f := range findings {
+			list = append(list, describeFinding(k.name, f))
+		}
+	}
+	if c.JSON {
+		return printJSON(std.out, list)
+	}
+	if len(list) == 0 {
+		_, err := fmt.Fprintln(std.out, "there are no subscriptions")
+		return err
+	}
+	return printSubscriptions(std.out, list)
+}
+
+type subscriptionsCleanCmd struct {
+	subscriptionFlags
+	DryRun bool `help:"Print what would be removed and do nothing."`
+	Wait   bool `help:"When no member row names a subscription and the service does not say how old it is, look again after --grace."`
+}
+
+// Help is shown by "carillon subscriptions clean --help".
+func (c *subscriptionsCleanCmd) Help() string {
+	return "Leases in the site database decide: what an instance has whose member row is open stays, however slow it is; what only instances that have ended had goes; what no row names goes after --grace, since its instance may be starting. Running instances do the same every few minutes; this is for a site that does not run, or whose instances may not list and remove."
+}
+
+// Run implements the command.
+func (c *subscriptionsCleanCmd) Run(ctx context.Context, std streams, transports transportMaker) error {
+	all, closeAll, err := c.open(ctx, std, transports)
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	round, err := c.clean(ctx, all)
+	if err != nil || !c.Wait || round.unnamed == 0 {
+		return errors.Join(c.print(std.out, round), err)
+	}
+	fmt.Fprintf(std.err, "carillon: no member row names %s; looking again in %v\n", plural(round.unnamed, "subscription"), c.Grace)
+	pause := time.NewTimer(c.Grace)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-ctx.Done():
+		return errors.Join(c.print(std.out, round), context.Cause(ctx))
+	}
+	again, err := c.clean(ctx, all)
+	if !c.DryRun {
+		again.gone = append(round.gone, again.gone...)
+	}
+	return errors.Join(c.print(std.out, again), err)
+}
+
+// A cleanRound is what came of looking at all providers.
+type cleanRound struct {
+	gone          []subscriptionInfo // removed, or with DryRun what would be
+	kept, unnamed int                // in use; without a row, so that they may go later
+}
+
+func (c *subscriptionsCleanCmd) clean(ctx context.Context, all []keeper) (round cleanRound, err error) {
+	for _, k := range all {
+		if err := c.cleanAt(ctx, k, &round); err != nil {
+			return round, err
+		}
+	}
+	return round, nil
+}
+
+func (c *subscriptionsCleanCmd) cleanAt(ctx context.Context, k keeper, round *cleanRound) error {
+	for {
+		findings, err := k.look(ctx)
+		if err != nil {
+			return err
+		}
+		gone := slices.DeleteFunc(slices.Clone(findings), func(f janitor.Finding) bool { return !f.Verdict.Goes() })
+		if !c.DryRun {
+			gone, err = k.Clean(ctx, findings)
+		}
+		for _, f := range gone {
+			round.gone = append(round.gone, describeFinding(k.name, f))
+		}
+		if errors.Is(err, janitor.ErrLeft) && len(gone) > 0 {
+			continue // there are very many
+		}
+		for _, f := range findings {
+			switch f.Verdict {
+			case janitor.InUse:
+				round.kept++
+			case janitor.Unnamed:
+				round.unnamed++
+			}
+		}
+		if err != nil {
+			return k.problem(err)
+		}
+		return nil
+	}
+}
+
+func (c *subscriptionsCleanCmd) print(w io.Writer, round cleanRound) error {
+	if c.JSON {
+		if round.gone == nil {
+			round.gone = []subscriptionInfo{}
+		}
+		return printJSON(w, struct {
+			DryRun  bool               `json:"dryRun"`
+			Removed []subscriptionInfo `json:"removed"`
+			InUse   int                `json:"inUse"`
+			Unnamed int                `json:"unnamed"`
+		}{c.DryRun, round.gone, round.kept, round.unnamed})
+	}
+	verb := "removed"
+	if c.DryRun {
+		verb = "nothing was changed; to be removed"
+	}
+	fmt.Fprintf(w, "%s: %s; in use: %d; without a member row, and perhaps of an instance that is starting: %d\n", verb, plural(len(round.gone), "subscription"), round.kept, round.unnamed)
+	if len(round.gone) == 0 {
+		return nil
+	}
+	return printSubscriptions(w, round.gone)
+}
+
+// A subscriptionInfo is one subscription. With JSON, its fields are stable.
+type subscriptionInfo struct {
+	Provider string     `json:"provider"`
+	Name     string     `json:"name"`
+	State    string     `json:"state"` // in use, ended, unnamed, forgotten; ended and forgotten ones go
+	Created  *time.Time `json:"created,omitempty"`
+	Server   string     `json:"server,omitempty"` // of the instance whose it is, or was
+	Stream   string     `json:"stream,omitempty"`
+	Why      string     `json:"why"`
+}
+
+func describeFinding(name string, f janitor.Finding) subscriptionInfo {
+	info := subscriptionInfo{Provider: name, Name: f.Subscription.Name, State: f.Verdict.String(), Server: f.Row.Server, Why: f.Why()}
+	if !f.Subscription.Created.IsZero() {
+		info.Created = new(f.Subscription.Created.UTC())
+	}
+	if f.Row.Stream != (site.StreamID{}) {
+		info.Stream = f.Row.Stream.String()
+	}
+	return info
+}
+
+func printSubscriptions(w io.Writer, list []subscriptionInfo) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "STATE\tPROVIDER\tSUBSCRIPTION\tCREATED\tWHY")
+	for _, s := range list {
+		created := "-"
+		if s.Created != nil {
+			created = s.Created.Format(time.RFC3339)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", s.State, s.Provider, s.Name, created, s.Why)
+	}
+	return t.Flush()
+}
+
+// A keeper is the janitor of one provider.
+type keeper struct {
+	*janitor.Janitor
+	name    string
+	timeout time.Duration // of one look
+}
+
+func (k *keeper) look(ctx context.Context) ([]janitor.Finding, error) {
+	bounded, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	findings, err := k.Look(bounded)
+	if err != nil {
+		return nil, k.problem(err)
+	}
+	return findings, nil
+}
+
+func (k *keeper) problem(err error) error {
+	return &problem{exitUnavailable, fmt.Errorf("provider %q: %w", k.name, err), "does the service answer, and may this user list and remove what instances have there?"}
+}
+
+// open makes the providers and returns the janitor of each that has something to clean. Closing gives everything back.
+func (f *subscriptionFlags) open(ctx context.Context, std streams, transports transportMaker) (all []keeper, closeAll func(), err error) {
+	if f.Grace <= 0 {
+		return nil, nil, &problem{exitUsage, fmt.Errorf("--grace %v is not above 0", f.Grace), ""}
+	}
+	ctx, cancel := f.within(ctx)
+	defer cancel()
+	o, err := f.operate(ctx, std)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(f.Provider) > 0 {
+		o.settings.Providers = f.Provider
+	}
+	made, err := transports(o.settings, o.db)
+	if err != nil {
+		o.close()
+		return nil, nil, &problem{exitUsage, err, "correct it in " + f.path()}
+	}
+	closeAll = func() {
+		for _, p := range made {
+			p.Close() // it was never started
+		}
+		o.close()
+	}
+	rows := func(ctx context.Context) (site.Snapshot, error) { return o.db.Changes(ctx, 0) }
+	names := ""
+	for _, p := range made {
+		names += " " + p.Name()
+		if c, ok := p.(provider.Cleaner); ok {
+			all = append(all, keeper{janitor.New(c, o.site.ID, rows, f.Grace), p.Name(), f.Timeout})
+		}
+	}
+	if len(all) == 0 {
+		closeAll()
+		return nil, nil, &problem{exitUsage, fmt.Errorf("with the configured providers (%s) instances leave nothing behind", names[min(1, len(names)):]), "name another one with --provider"}
+	}
+	return all, closeAll, nil
+}

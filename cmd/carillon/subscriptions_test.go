@@ -1,0 +1,184 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/carillon-go/carillon/appsettings"
+	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/provider/membus"
+	"github.com/carillon-go/carillon/provider/providertest"
+	"github.com/carillon-go/carillon/site"
+)
+
+// A leftover is a database with a site, and a service at which its instances have subscriptions.
+type leftover struct {
+	*bench
+	service *providertest.Service
+	site    site.Site
+}
+
+func newLeftover(t *testing.T, clock func() time.Time) *leftover {
+	b := newBench(t, "shop")
+	return &leftover{b, providertest.NewService(clock), b.site("shop")}
+}
+
+// add makes a subscription that nobody will close. Unless it is unnamed, an instance has it, which has ended or not.
+func (l *leftover) add(name string, named, ended bool) {
+	l.t.Helper()
+	p := l.service.Subscriber(membus.New().Provider(), name)
+	p.Abandon()
+	e := providertest.NewEndpoint(l.t, p, provider.Env{Site: l.site.ID})
+	if err := errors.Join(e.Start(l.t.Context()), e.Close()); err != nil {
+		l.t.Fatal(err)
+	}
+	if !named {
+		return
+	}
+	db := l.open()
+	epoch, err := db.NextEpoch(l.t.Context())
+	stream := site.NewStreamID(epoch, 1)
+	if err == nil {
+		err = db.Join(l.t.Context(), site.Member{
+			Site: l.site.ID, Stream: stream, Server: "web-" + name, Role: site.RolePublish, Addresses: map[string][]string{"mem": {name}},
+		}, time.Minute)
+	}
+	if err == nil && ended {
+		err = db.Leave(l.t.Context(), stream, site.Mark{})
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// transports gives commands a provider at the service, beside one that leaves nothing behind.
+func (l *leftover) transports(*appsettings.Settings, site.Database) ([]provider.Provider, error) {
+	return []provider.Provider{membus.New().Provider(), l.service.Subscriber(membus.New().Provider(), "")}, nil
+}
+
+func (l *leftover) flags() subscriptionFlags {
+	return subscriptionFlags{siteFlags: siteFlags{Database: "sqlite:" + l.file, Timeout: time.Minute}, Grace: 2 * time.Minute}
+}
+
+type runner interface {
+	Run(context.Context, streams, transportMaker) error
+}
+
+func (l *leftover) do(c runner) (out string, err error) {
+	var std, log bytes.Buffer
+	err = c.Run(l.t.Context(), streams{strings.NewReader(""), &std, &log}, l.transports)
+	return std.String(), err
+}
+
+func TestSubscriptions_TheDryRunListsWhatCleanRemoves(t *testing.T) {
+	l := newLeftover(t, time.Now)
+	l.add("live", true, false)
+	l.add("live1", true, true) // a name that begins like that of the live one
+	l.add("dead", true, true)
+	l.add("starting", false, false)
+
+	out, err := l.do(&subscriptionsListCmd{l.flags()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"in use ", "ended ", "unnamed "} {
+		if !strings.Contains(out, line) {
+			t.Errorf("the list has no line %q:\n%s", line, out)
+		}
+	}
+	clean := &subscriptionsCleanCmd{subscriptionFlags: l.flags(), DryRun: true}
+	out, err = l.do(clean)
+	if err != nil || !strings.Contains(out, "nothing was changed") || !strings.Contains(out, "web-dead") {
+		t.Errorf("the dry run says: %v\n%s", err, out)
+	}
+	if n := len(l.service.Names()); n != 4 {
+		t.Errorf("the dry run left %d of 4", n)
+	}
+
+	clean.JSON = true
+	dry := removed(t, l, clean)
+	clean.DryRun = false
+	if did := removed(t, l, clean); !slices.Equal(did, dry) || !slices.Equal(did, []string{"dead", "live1"}) {
+		t.Errorf("removed %q, and the dry run had %q", did, dry)
+	}
+	if left := l.service.Names(); !slices.Equal(left, []string{"live", "starting"}) {
+		t.Errorf("left are %q", left)
+	}
+	if again := removed(t, l, clean); len(again) > 0 {
+		t.Errorf("the second time %q went", again)
+	}
+}
+
+// removed runs the command and returns the names that it says it has removed, or would.
+func removed(t *testing.T, l *leftover, c *subscriptionsCleanCmd) []string {
+	t.Helper()
+	out, err := l.do(c)
+	var said struct {
+		DryRun  bool
+		Removed []subscriptionInfo
+	}
+	if err := errors.Join(err, json.Unmarshal([]byte(out), &said)); err != nil {
+		t.Fatalf("%v:\n%s", err, out)
+	}
+	if said.DryRun != c.DryRun {
+		t.Errorf("dryRun is %t", said.DryRun)
+	}
+	var names []string
+	for _, s := range said.Removed {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+func TestSubscriptionsClean_WaitsWhereNobodyKnowsTheAge(t *testing.T) {
+	l := newLeftover(t, nil)
+	l.add("orphan", false, false)
+	clean := &subscriptionsCleanCmd{subscriptionFlags: l.flags()}
+	clean.JSON, clean.Grace = true, time.Nanosecond
+	if names := removed(t, l, clean); len(names) > 0 {
+		t.Errorf("seen for the first time, %q went", names)
+	}
+	clean.Wait = true
+	if names := removed(t, l, clean); !slices.Equal(names, []string{"orphan"}) {
+		t.Errorf("after the grace %q went", names)
+	}
+}
+
+func TestSubscriptions_SaysWhatIsWrong(t *testing.T) {
+	b := newBench(t, "shop")
+	b.fails(exitUsage, []string{"subscriptions", "list"}, "(tcp) instances leave nothing behind", "--provider")
+	b.fails(exitUsage, []string{"subscriptions", "clean", "--grace", "0s"}, "--grace")
+	b.fails(exitUsage, []string{"subscriptions", "clean", "--site", "shpo"}, "shop")
+	b.fails(exitUsage, []string{"subscriptions", "clean", "--provider", "awz"}, "awz")
+	b.must([]string{"subscriptions", "--help"}, "list", "clean")
+	if err := b.open().Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	l := newLeftover(t, time.Now)
+	l.add("dead", true, true)
+	for name, c := range map[string]runner{"list": &subscriptionsListCmd{l.flags()}, "clean": &subscriptionsCleanCmd{subscriptionFlags: l.flags()}} {
+		var out bytes.Buffer
+		err := c.Run(t.Context(), streams{nil, &out, &out}, func(*appsettings.Settings, site.Database) ([]provider.Provider, error) {
+			return []provider.Provider{refused{l.service.Subscriber(membus.New().Provider(), "")}}, nil
+		})
+		if p, ok := errors.AsType[*problem](err); !ok || p.code != exitUnavailable || !strings.Contains(p.Error(), "access denied") {
+			t.Errorf("%s, without the right to list: %v", name, err)
+		}
+	}
+}
+
+// refused may not list.
+type refused struct{ provider.Cleaner }
+
+func (refused) Subscriptions(context.Context, site.ID) ([]provider.Subscription, error) {
+	return nil, errors.New("access denied")
+}

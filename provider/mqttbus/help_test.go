@@ -1,0 +1,30 @@
+package mqttbus
+
+import (
+	"testing"
+	"time"
+)
+
+// patience is how long a test waits for what must happen.
+const patience = 20 * time.Second
+
+// newTest makes a Provider that the test closes.
+func newTest(tb testing.TB, cfg Config) *Provider {
+	tb.Helper()
+	p, err := New(cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { p.Close() })
+	return p
+}
+
+// eventually polls cond until it is true, and returns false when that takes longer than patience.
+func eventually(cond func() bool) bool {
+	for deadline := time.Now().Add(patience); !cond(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
+}
