@@ -15,6 +15,7 @@ import (
 	"github.com/carillon-go/carillon"
 	"github.com/carillon-go/carillon/carillontest"
 	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/site"
 	move "github.com/carillon-go/carillon/site/transports"
 )
 
@@ -555,6 +556,55 @@ func TestTransports_IdleInstancesAreHeardToo(t *testing.T) {
 		j.mustMove(1)
 		for _, b := range brokers {
 			j.wantUse(b, 1)
+		}
+	})
+}
+
+// A keeper is a transport at whose service instances leave something.
+type keeper struct {
+	*road
+	looks *atomic.Int32
+}
+
+func (k keeper) Addresses() []string { return []string{"queue"} }
+
+func (k keeper) Subscriptions(context.Context, site.ID) ([]provider.Subscription, error) {
+	k.looks.Add(1)
+	return nil, nil
+}
+
+func (k keeper) Unsubscribe(context.Context, site.ID, provider.Subscription) error { return nil }
+
+// The service of a transport that stands by may not be there yet, or any more.
+func TestTransports_NobodyLooksAfterTheServiceOfOneThatStandsBy(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		j := newJunction(t, 2)
+		var looks atomic.Int32
+		cfg := j.config(0)
+		cfg.Standby["way1"] = func() (provider.Provider, error) { return keeper{j.road(1), &looks}, nil }
+		b := mustOpen(t, cfg)
+		b.Enable()
+		time.Sleep(time.Hour)
+		if n := looks.Load(); n > 0 {
+			t.Errorf("looked %d times before it was used", n)
+		}
+		j.mustMove(1)
+		if got := openRows(t, j.db)[0].Addresses; !slices.Equal(got["way1"], []string{"queue"}) {
+			t.Errorf("the row has the addresses %v, want that of the new transport", got)
+		}
+		time.Sleep(time.Hour)
+		used := looks.Load()
+		if used == 0 {
+			t.Error("never looked while it was used")
+		}
+		j.mustMove(0)
+		if got := openRows(t, j.db)[0].Addresses; len(got) > 0 {
+			t.Errorf("the row has the addresses %v of a transport that is closed", got)
+		}
+		used = looks.Load()
+		time.Sleep(time.Hour)
+		if n := looks.Load(); n > used {
+			t.Errorf("looked %d times after the site had moved away", n-used)
 		}
 	})
 }
