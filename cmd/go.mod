@@ -7,6 +7,8 @@ require (
 	github.com/carillon-go/carillon v0.0.0
 	github.com/carillon-go/carillon/appsettings v0.0.0
 	github.com/carillon-go/carillon/examples v0.0.0
+	github.com/carillon-go/carillon/provider/azurebus v0.0.0
+	github.com/carillon-go/carillon/provider/mqttbus v0.0.0
 	github.com/carillon-go/carillon/provider/natsbus v0.0.0
 	github.com/carillon-go/carillon/provider/pgbus v0.0.0
 	github.com/carillon-go/carillon/provider/redisbus v0.0.0
@@ -20,8 +22,13 @@ require (
 
 require (
 	filippo.io/edwards25519 v1.2.0 // indirect
+	github.com/Azure/azure-sdk-for-go/sdk/azcore v1.24.0 // indirect
+	github.com/Azure/azure-sdk-for-go/sdk/internal v1.13.0 // indirect
+	github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus v1.11.0 // indirect
+	github.com/Azure/go-amqp v1.7.0 // indirect
 	github.com/antithesishq/antithesis-sdk-go v0.8.0-default-no-op // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect
+	github.com/eclipse/paho.golang v0.23.0 // indirect
 	github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
 	github.com/google/go-tpm v0.9.8 // indirect
 	github.com/google/uuid v1.6.0 // indirect
@@ -54,6 +61,8 @@ replace (
 	github.com/carillon-go/carillon => ../
 	github.com/carillon-go/carillon/appsettings => ../appsettings
 	github.com/carillon-go/carillon/examples => ../examples
+	github.com/carillon-go/carillon/provider/azurebus => ../provider/azurebus
+	github.com/carillon-go/carillon/provider/mqttbus => ../provider/mqttbus
 	github.com/carillon-go/carillon/provider/natsbus => ../provider/natsbus
 	github.com/carillon-go/carillon/provider/pgbus => ../provider/pgbus
 	github.com/carillon-go/carillon/provider/redisbus => ../provider/redisbus

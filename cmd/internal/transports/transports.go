@@ -15,6 +15,8 @@ import (
 // section of each, such as Carillon:Nats, is described in docs/configuration.md.
 func Factories() map[string]appsettings.Factory {
 	return map[string]appsettings.Factory{
+		"azure":    azure,
+		"mqtt":     mqtt,
 		"nats":     nats,
 		"postgres": postgres,
 		"redis":    redis,
@@ -54,4 +56,17 @@ func number(s appsettings.Section, key string) (int, error) {
 		return 0, fmt.Errorf("%s: want a whole number", key)
 	}
 	return n, nil
+}
+
+// boolean returns the value of a key; false if there is none. Its error shows no value.
+func boolean(s appsettings.Section, key string) (bool, error) {
+	text := s.Get(key)
+	if text == "" {
+		return false, nil
+	}
+	v, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, fmt.Errorf("%s: want true or false", key)
+	}
+	return v, nil
 }
