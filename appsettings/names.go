@@ -18,7 +18,7 @@ func builtIn() []string { return []string{tcpName, udpName} }
 // elsewhere says which providers Carillon knows by name though this package
 // does not link them, because their SDKs are large: the application passes them
 // in.
-func elsewhere() []string { return []string{"azure", "aws", "mqtt", "nats", "redis"} }
+func elsewhere() []string { return []string{"azure", "aws", "mqtt", "nats", "rabbit", "redis"} }
 
 // A typeName is what one of the .NET types that carried events is called here.
 type typeName struct {

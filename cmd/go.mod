@@ -11,6 +11,7 @@ require (
 	github.com/carillon-go/carillon/provider/mqttbus v0.0.0
 	github.com/carillon-go/carillon/provider/natsbus v0.0.0
 	github.com/carillon-go/carillon/provider/pgbus v0.0.0
+	github.com/carillon-go/carillon/provider/rabbitbus v0.0.0
 	github.com/carillon-go/carillon/provider/redisbus v0.0.0
 	github.com/chromedp/cdproto v0.159.0
 	github.com/chromedp/chromedp v0.22.1
@@ -43,6 +44,7 @@ require (
 	github.com/nats-io/nkeys v0.4.16 // indirect
 	github.com/nats-io/nuid v1.0.1 // indirect
 	github.com/ncruces/go-strftime v1.0.0 // indirect
+	github.com/rabbitmq/amqp091-go v1.16.0 // indirect
 	github.com/redis/rueidis v1.0.79 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
 	github.com/tailscale/hujson v0.0.0-20260727124030-b80ff77dac4f // indirect
@@ -65,5 +67,6 @@ replace (
 	github.com/carillon-go/carillon/provider/mqttbus => ../provider/mqttbus
 	github.com/carillon-go/carillon/provider/natsbus => ../provider/natsbus
 	github.com/carillon-go/carillon/provider/pgbus => ../provider/pgbus
+	github.com/carillon-go/carillon/provider/rabbitbus => ../provider/rabbitbus
 	github.com/carillon-go/carillon/provider/redisbus => ../provider/redisbus
 )

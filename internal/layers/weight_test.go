@@ -12,11 +12,12 @@ import (
 // weight lists the modules, by the beginnings of their paths, that an application links because it imports package
 // carillon and the provider of this folder. golang.org/x and our own are not listed.
 var weight = map[string][]string{
-	"mqttbus": {"github.com/eclipse/paho.golang"},
+	"awsbus": {"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go"},
 	"azurebus": {
 		"github.com/Azure/azure-sdk-for-go/sdk/azcore", "github.com/Azure/azure-sdk-for-go/sdk/internal",
 		"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus", "github.com/Azure/go-amqp",
 	},
+	"mqttbus": {"github.com/eclipse/paho.golang"},
 	"natsbus": {
 		"github.com/klauspost/compress", // of nats.go, for WebSocket
 		"github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/nats-io/nuid",
@@ -24,7 +25,8 @@ var weight = map[string][]string{
 	"pgbus": {
 		"github.com/jackc/pgpassfile", "github.com/jackc/pgservicefile", "github.com/jackc/pgx/v5", "github.com/jackc/puddle/v2",
 	},
-	"redisbus": {"github.com/redis/rueidis"},
+	"rabbitbus": {"github.com/rabbitmq/amqp091-go"},
+	"redisbus":  {"github.com/redis/rueidis"},
 }
 
 // Whoever takes one transport shall not carry the SDKs of the others.

@@ -19,6 +19,7 @@ func Factories() map[string]appsettings.Factory {
 		"mqtt":     mqtt,
 		"nats":     nats,
 		"postgres": postgres,
+		"rabbit":   rabbit,
 		"redis":    redis,
 	}
 }

@@ -22,8 +22,9 @@ func TestFactories_MakeWhatTheyAreNamedFor(t *testing.T) {
 	s := load(t, "Carillon__Nats__Urls=nats://127.0.0.1:1,nats://127.0.0.1:2", "Carillon__Nats__MaxFrameBytes=1000", "Carillon__Redis__Url=redis://127.0.0.1:1", "Carillon__Redis__MaxFrameBytes=1001",
 		"Carillon__Postgres__Url=postgres://127.0.0.1:1/x", "Carillon__Postgres__MaxFrameBytes=1002",
 		"Carillon__Mqtt__Urls=mqtt://127.0.0.1:1", "Carillon__Mqtt__MaxFrameBytes=1003", "Carillon__Mqtt__Durable=true",
+		"Carillon__Rabbit__Urls=amqp://127.0.0.1:1", "Carillon__Rabbit__MaxFrameBytes=1005",
 		"Carillon__Azure__ConnectionString=Endpoint=sb://127.0.0.1;SharedAccessKeyName=k;SharedAccessKey=c2VjcmV0;UseDevelopmentEmulator=true", "Carillon__Azure__MaxFrameBytes=1004")
-	limits := map[string]int{"nats": 1000, "redis": 1001, "postgres": 1002, "mqtt": 1003, "azure": 1004}
+	limits := map[string]int{"nats": 1000, "redis": 1001, "postgres": 1002, "mqtt": 1003, "azure": 1004, "rabbit": 1005}
 	for name, factory := range Factories() {
 		p, err := factory(s.Section(name))
 		if err != nil {

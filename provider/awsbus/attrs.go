@@ -1,0 +1,9 @@
+package awsbus
+
+// Keys of log attributes.
+const (
+	keyQueue  = "queue"
+	keyTopic  = "topic"
+	keyRegion = "region"
+	keyError  = "error"
+)
