@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,7 +26,7 @@ type Broker struct {
 	local  bool // no providers: events stay in this process
 	trust  bool // tags of event frames need not be checked, see Config
 	opener *seal.Opener
-	outs   []*outlet // one per provider; read-only
+	outs   []*outlet // one per transport, those of Config.Providers first; read-only
 
 	events   sync.Map                     // ID → *Event
 	payloads sync.Pool                    // *[]byte
@@ -56,6 +57,17 @@ type Broker struct {
 	closing  atomic.Bool   // Shutdown or Close has begun; set with mu held
 	hard     chan struct{} // closed when Close has begun
 	done     chan struct{} // closed when all has ended
+
+	senders atomic.Pointer[[]*outlet] // that events are sent on; changed with hand.turn held
+	chosen  atomic.Pointer[[]*outlet] // that they are to be sent on; of follow, and of Open before it
+	turning sync.WaitGroup            // goroutines that start and stop providers, begun by follow
+	route   netip.Addr                // see provider.Env; read-only after Open
+	carried atomic.Uint64             // see site.Member.Carries
+	way     atomic.Pointer[wayStatus] // nil before the first look at it
+
+	// Of follow, and of Open before it.
+	rowDirty bool   // the row lacks addresses, or names of transports
+	told     string // what was logged last of what is missing
 
 	hand      hand
 	loops     sync.WaitGroup  // tick, send
@@ -94,7 +106,7 @@ type Broker struct {
 	controlQueued uint64    // control frames queued so far
 	controlSent   uint64    // of those, tried
 	raised        uint64    // events numbered so far, in all streams
-	handed        uint64    // of those, accepted by every provider
+	handed        uint64    // of those, accepted by a provider
 	space         broadcast // Raise may try again
 	progress      broadcast // controlSent or handed has grown, or others have acknowledged
 	rows          memberTable
@@ -235,7 +247,7 @@ func (b *Broker) raisedLocked() (wake bool) {
 	return wake
 }
 
-// Flush waits until everything raised so far was accepted by every provider, or
+// Flush waits until everything raised so far was accepted by a provider, or
 // until ctx ends. Accepted does not mean received. Before Enable it waits for
 // Enable, if anything was raised.
 func (b *Broker) Flush(ctx context.Context) error {
@@ -257,7 +269,7 @@ func (b *Broker) flush(ctx context.Context) error {
 		if !enabled {
 			return fmt.Errorf("carillon: flush: %d events wait for Enable: %w", left, err)
 		}
-		return fmt.Errorf("carillon: flush: %d events were not handed to every provider: %w", left, err)
+		return fmt.Errorf("carillon: flush: %d events were not handed to a provider: %w", left, err)
 	}
 	return nil
 }

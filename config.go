@@ -1,7 +1,9 @@
 package carillon
 
 import (
+	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"time"
@@ -32,9 +34,21 @@ type Config struct {
 	Database site.Database
 
 	// Providers carry events to the other instances; every one carries every
-	// event. With none, events stay in this process and the Database is not
+	// event, and the first copy that arrives is raised. One that fails or hangs delays nothing that
+	// another carries. With none, events stay in this process and the Database is not
 	// used. Open starts them, and the Broker closes them, also when Open fails.
 	Providers []provider.Provider
+
+	// Standby are the transports that the site can be moved to while it runs, by the names of
+	// the providers that the functions make. None of them is started until the site's transports, in the database,
+	// name it; those of Providers are used until then. One that has the name of one of Providers
+	// makes that again after the site has moved away from it, and back; and while another
+	// of Providers works, one that cannot be started at first is made and tried again.
+	//
+	// Open calls each function once, except those with names of Providers, because frames are never
+	// larger than any of the transports carries; what it makes is closed by the Broker. It is called again, from any
+	// goroutine, never concurrently with itself, when the one before was started and has ended.
+	Standby map[string]func() (provider.Provider, error)
 
 	// Role says which events this instance takes part in. Zero means Both.
 	Role Role
@@ -78,7 +92,7 @@ type Config struct {
 	// in use, as long as its function moves along; beyond it events are missed. Zero means 8 MiB.
 	QueueBytes int
 
-	// UnsentBytes bounds what was raised and not yet accepted by every provider.
+	// UnsentBytes bounds what was raised and not yet accepted by a provider.
 	// Beyond it Raise waits. Zero means 8 MiB.
 	UnsentBytes int
 
@@ -98,6 +112,8 @@ type Config struct {
 
 	// Logger receives the Broker's records. Nil discards them.
 	Logger *slog.Logger
+
+	all []provider.Provider // Providers, then those of Standby that are not among them, by name
 }
 
 // Defaults of Config, and bounds that nobody needs to configure.
@@ -196,12 +212,17 @@ func (cfg Config) withDefaults() (Config, error) {
 	}
 	cfg.AcceptSites = slices.Clone(cfg.AcceptSites) // a nil slice stays nil
 	cfg.Providers = slices.Clone(cfg.Providers)
+	cfg.Standby = maps.Clone(cfg.Standby)
+	cfg.all = slices.Clone(cfg.Providers)
 	return cfg, cfg.checkProviders()
 }
 
 func (cfg *Config) checkProviders() error {
 	if len(cfg.Providers) > 0 && cfg.Database == nil {
 		return configErrorf("Database", "is nil, and there are Providers: they need the site's keys and members")
+	}
+	if len(cfg.Providers) == 0 && len(cfg.Standby) > 0 {
+		return configErrorf("Standby", "has transports, and there are no Providers that are used before them")
 	}
 	seen := map[string]bool{}
 	for i, p := range cfg.Providers {
@@ -213,17 +234,61 @@ func (cfg *Config) checkProviders() error {
 			return configErrorf("Providers", "number %d has the name %q, which is empty or taken; names are unique within a Broker", i, name)
 		}
 		seen[name] = true
-		if limit := p.Capabilities().MaxFrameBytes; limit != 0 && limit < smallestFrame {
-			return configErrorf("Providers", "%q carries frames of at most %d bytes; at least %d are needed", name, limit, smallestFrame)
+		if err := checkLimit("Providers", p); err != nil {
+			return err
+		}
+	}
+	for name, make := range cfg.Standby {
+		if make == nil {
+			return configErrorf("Standby", "%q has no function", name)
 		}
 	}
 	return nil
 }
 
-// frameBytes returns the largest frame that every provider carries.
+func checkLimit(field string, p provider.Provider) error {
+	if limit := p.Capabilities().MaxFrameBytes; limit != 0 && limit < smallestFrame {
+		return configErrorf(field, "%q carries frames of at most %d bytes; at least %d are needed", p.Name(), limit, smallestFrame)
+	}
+	return nil
+}
+
+// makeStandby makes those of Standby that are not among Providers. When it fails, it has closed them.
+func (cfg *Config) makeStandby() (err error) {
+	defer func() {
+		if err != nil {
+			for _, p := range cfg.all[len(cfg.Providers):] {
+				p.Close()
+			}
+		}
+	}()
+	for _, name := range slices.Sorted(maps.Keys(cfg.Standby)) {
+		if slices.ContainsFunc(cfg.Providers, func(p provider.Provider) bool { return p.Name() == name }) {
+			continue
+		}
+		p, err := cfg.Standby[name]()
+		if err != nil {
+			return &ConfigError{Field: "Standby", Reason: fmt.Sprintf("%q cannot be made", name), Err: err}
+		}
+		if p == nil {
+			return configErrorf("Standby", "the function of %q made nothing", name)
+		}
+		cfg.all = append(cfg.all, p)
+		if p.Name() != name {
+			return configErrorf("Standby", "what the function of %q makes has the name %q", name, p.Name())
+		}
+		if err := checkLimit("Standby", p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// frameBytes returns the largest frame that every provider carries, those standing by included: a stream's frames can be
+// sent again on any of them.
 func (cfg *Config) frameBytes() int {
 	limit := 0
-	for _, p := range cfg.Providers {
+	for _, p := range cfg.all {
 		if n := p.Capabilities().MaxFrameBytes; n > 0 && (limit == 0 || n < limit) {
 			limit = n
 		}
@@ -234,53 +299,9 @@ func (cfg *Config) frameBytes() int {
 	return min(limit, wire.MaxFrameLen)
 }
 
-// idleHeartbeat returns how often an idle instance may speak: as often as the
-// provider wants it that wants it most often. 0 leaves it to the protocol,
-// negative is never.
-func (cfg *Config) idleHeartbeat() time.Duration {
-	often := time.Duration(-1)
-	for _, p := range cfg.Providers {
-		switch d := p.Capabilities().IdleHeartbeat; {
-		case d == 0:
-			return 0
-		case d > 0 && (often < 0 || d < often):
-			often = d
-		}
-	}
-	return often
-}
-
-// reorderDelay returns for how long frames may normally overtake each other on
-// the slowest way they take.
-func (cfg *Config) reorderDelay() (d time.Duration) {
-	for _, p := range cfg.Providers {
-		d = max(d, p.Capabilities().ReorderDelay)
-	}
-	return d
-}
-
-// sharedLoss reports whether what one instance loses, others often lose too: on
-// transports without connections, where one datagram is for all.
-func (cfg *Config) sharedLoss() bool {
-	return slices.ContainsFunc(cfg.Providers, func(p provider.Provider) bool { return !p.Capabilities().Ordered })
-}
-
-// prompt reports whether no provider keeps Send waiting.
-func (cfg *Config) prompt() bool {
-	return !slices.ContainsFunc(cfg.Providers, func(p provider.Provider) bool { return !p.Capabilities().Prompt })
-}
-
-// reachesOne reports whether every provider can send to one instance alone.
-func (cfg *Config) reachesOne() bool {
-	return !slices.ContainsFunc(cfg.Providers, func(p provider.Provider) bool {
-		_, ok := p.(provider.Unicaster)
-		return !ok
-	})
-}
-
-// secure reports whether every provider declares a secure channel.
+// secure reports whether every provider declares a secure channel, those standing by included.
 func (cfg *Config) secure() bool {
-	return !slices.ContainsFunc(cfg.Providers, func(p provider.Provider) bool {
+	return !slices.ContainsFunc(cfg.all, func(p provider.Provider) bool {
 		return !p.Capabilities().SecureChannel
 	})
 }

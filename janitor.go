@@ -52,15 +52,21 @@ func (c *cleaning) stats() CleaningStats {
 	}
 }
 
-// cleaner returns the provider if instances leave something at its service, and nil otherwise.
+// cleaner returns the provider if it is in use and instances leave something at its service, and nil otherwise.
 func (o *outlet) cleaner() provider.Cleaner {
-	c, _ := o.provider.(provider.Cleaner)
+	if !o.listening.Load() {
+		return nil
+	}
+	c, _ := o.link.Load().provider.(provider.Cleaner)
 	return c
 }
 
-// cleans reports whether there is a provider at whose service instances leave something.
+// cleans reports whether there is a provider, in use or standing by, at whose service instances leave something.
 func (b *Broker) cleans() bool {
-	return slices.ContainsFunc(b.outs, func(o *outlet) bool { return o.cleaner() != nil })
+	return slices.ContainsFunc(b.outs, func(o *outlet) bool {
+		_, ok := o.link.Load().provider.(provider.Cleaner)
+		return ok
+	})
 }
 
 // clean removes what ended instances left at the services of providers, now and then, until followCtx ends.

@@ -204,7 +204,7 @@ func (b *Broker) unsaid() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	row := b.rows.members[b.self.Load().Stream]
-	return row != nil && (row.Verifies < verifies || row.Signs < signs)
+	return row != nil && (row.Verifies < verifies || row.Signs < signs || row.Carries < b.carried.Load())
 }
 
 // distrustLocked gives up what was trusted under keys that somebody else has had: the streams

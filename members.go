@@ -325,7 +325,8 @@ func (b *Broker) follow() {
 		if b.readChanges() {
 			b.guardClones(heard)
 		}
-		if now := time.Now(); !now.Before(renewAt) || b.unsaid() {
+		b.followTransports()
+		if now := time.Now(); !now.Before(renewAt) || b.rowDirty || b.unsaid() {
 			if b.renew() == nil {
 				renewAt = now.Add(b.cfg.Lease / 3)
 			}
@@ -445,8 +446,8 @@ func (b *Broker) tellProviders() {
 	b.mu.Unlock()
 	m.Others = slices.DeleteFunc(m.Others, func(r site.Member) bool { return own.has(r.Stream) })
 	for _, o := range b.outs {
-		if o.watcher != nil {
-			o.watcher.SetMembers(m)
+		if l := o.link.Load(); l.watcher != nil && o.state == subscribed {
+			l.watcher.SetMembers(m)
 		}
 	}
 }
@@ -475,11 +476,14 @@ func (b *Broker) renew() error {
 	mark := b.machine.HandedMark()
 	b.mu.Unlock()
 	verifies, signs := b.claims()
-	err := b.database(func(ctx context.Context) error {
-		return b.cfg.Database.Renew(ctx, b.self.Load().Stream, site.Renewal{
-			Mark: mark, Verifies: verifies, Signs: signs, Lease: b.cfg.Lease,
-		})
-	})
+	r := site.Renewal{Mark: mark, Verifies: verifies, Signs: signs, Carries: b.carried.Load(), Lease: b.cfg.Lease}
+	if b.rowDirty {
+		r.Addresses, r.Providers = b.addresses(), b.has()
+	}
+	err := b.database(func(ctx context.Context) error { return b.cfg.Database.Renew(ctx, b.self.Load().Stream, r) })
+	if err == nil {
+		b.rowDirty = false
+	}
 	if errors.Is(err, site.ErrGone) {
 		b.mu.Lock()
 		b.gone = true
@@ -586,6 +590,7 @@ func (b *Broker) join(ctx context.Context) (site.StreamID, error) {
 	err = b.cfg.Database.Join(ctx, site.Member{
 		Site: b.siteID, Stream: stream, Server: b.cfg.Server, Application: b.cfg.Application, Version: b.cfg.Version,
 		Role: site.Role(b.cfg.Role), Addresses: b.addresses(), Verifies: verifies, Signs: signs,
+		Providers: b.has(), Uses: b.uses(), Carries: b.carried.Load(),
 	}, b.cfg.Lease)
 	if err != nil {
 		return site.StreamID{}, fmt.Errorf("write the member row: %w", err)
@@ -597,7 +602,10 @@ func (b *Broker) join(ctx context.Context) (site.StreamID, error) {
 func (b *Broker) addresses() map[string][]string {
 	a := map[string][]string{}
 	for _, o := range b.outs {
-		if adv, ok := o.provider.(provider.Advertiser); ok {
+		if o.state != subscribed {
+			continue
+		}
+		if adv, ok := o.link.Load().provider.(provider.Advertiser); ok {
 			a[o.name] = adv.Addresses()
 		}
 	}

@@ -6,13 +6,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"time"
 
 	"github.com/carillon-go/carillon/internal/engine"
 	"github.com/carillon-go/carillon/internal/seal"
-	"github.com/carillon-go/carillon/provider"
 	"github.com/carillon-go/carillon/site"
 )
 
@@ -30,7 +28,7 @@ const (
 // [Broker.Enable] is called. Load caches between the two.
 //
 // In this order, Open makes the site and its secret in the database if there are none, makes
-// the Broker, starts every provider, writes this instance's member row, and asks
+// the Broker, starts the providers, writes this instance's member row, and asks
 // the others where they stand. With nobody else there that takes
 // milliseconds; an instance that does not answer, because it was killed a
 // moment ago, can hold it up for 2 s. When an instance is heard that has the same
@@ -43,6 +41,9 @@ const (
 func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	providers := cfg.Providers
 	cfg, err := cfg.withDefaults()
+	if err == nil {
+		err = cfg.makeStandby()
+	}
 	if err != nil {
 		for _, p := range providers {
 			if p != nil {
@@ -88,13 +89,12 @@ func newBroker(cfg Config) *Broker {
 	b.own.Store(&ownStreams{})
 	b.setSelf(site.StreamID{})
 	b.keyring.Store(&keyring{})
-	for _, p := range cfg.Providers {
-		o := &outlet{provider: p, name: p.Name(), idle: p.Capabilities().IdleHeartbeat}
-		o.unicaster, _ = p.(provider.Unicaster)
-		o.watcher, _ = p.(provider.MemberWatcher)
-		b.outs = append(b.outs, o)
+	for _, p := range cfg.all {
+		b.outs = append(b.outs, newOutlet(p, cfg.Standby[p.Name()]))
 	}
-	b.hand.opened, b.hand.prompt, b.hand.turn = time.Now(), cfg.prompt(), make(chan struct{}, 1)
+	b.chosen.Store(&[]*outlet{})
+	b.senders.Store(&[]*outlet{})
+	b.hand.opened, b.hand.turn = time.Now(), make(chan struct{}, 1)
 	b.hand.turn <- struct{}{}
 	return b
 }
@@ -118,7 +118,8 @@ func (b *Broker) open(ctx context.Context) error {
 		}
 	}
 	b.setSelf(site.StreamID{})
-	if err := b.startProviders(ctx); err != nil {
+	b.findRoute(ctx)
+	if err := b.openTransports(ctx); err != nil {
 		return err
 	}
 
@@ -151,6 +152,11 @@ func (b *Broker) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Who moved the site before the row was there did not wait for this instance.
+	if err := b.openTransports(ctx); err != nil {
+		return err
+	}
+	b.setWays()
 	now := time.Now()
 	b.health.note(now, b.cfg.Lease, nil)
 	b.mu.Lock()
@@ -167,6 +173,9 @@ func (b *Broker) open(ctx context.Context) error {
 	b.mu.Unlock()
 	b.loops.Go(b.tick)
 	b.loops.Go(b.send)
+	for _, o := range b.outs {
+		b.loops.Go(func() { b.drive(o) })
+	}
 	b.rowLoop.Go(b.follow)
 	if b.cleans() {
 		b.rowLoop.Go(b.clean)
@@ -215,30 +224,6 @@ func (b *Broker) readKeys(ctx context.Context) error {
 	})
 }
 
-// startProviders subscribes on every provider.
-func (b *Broker) startProviders(ctx context.Context) error {
-	var env provider.Env
-	if err := b.ask(ctx, "find the own address", func(ctx context.Context) (err error) {
-		env.Route, err = b.cfg.Database.ClientAddr(ctx)
-		return err
-	}); err != nil {
-		b.log.Info("address of this instance not known; providers that need it must have it configured", keyError, err)
-	}
-	ring := b.keyring.Load()
-	env.Site, env.Sites, env.Keys = b.siteID, ring.ids, providerKeys{b}
-	env.Reconnected = func() { poke(b.followWake) } // the rows' marks tell what was lost
-	for _, o := range b.outs {
-		env := env
-		env.Logger = b.cfg.Logger.With("component", "carillon/"+o.name, slog.String(keyProvider, o.name))
-		env.Deliver = func(batch provider.Batch) { b.deliver(o, batch) }
-		env.ReceiveBuffer = func(bytes int) { b.receiveBuffer(o, bytes) }
-		if err := o.provider.Start(ctx, env); err != nil {
-			return fmt.Errorf("start provider %q: %w", o.name, err)
-		}
-	}
-	return nil
-}
-
 func (b *Broker) makeMachine(stream site.StreamID, key site.KeyID, trailer int) {
 	var seed [8]byte
 	crand.Read(seed[:])
@@ -248,7 +233,7 @@ func (b *Broker) makeMachine(stream site.StreamID, key site.KeyID, trailer int) 
 		MaxEventBytes: b.cfg.MaxEventBytes, UnsentBytes: b.cfg.UnsentBytes,
 		RingBytes: b.cfg.RingBytes, RingFrames: b.cfg.RingFrames,
 		HoldFrames: holdFrames, HoldBytes: max(leastHoldBytes, b.cfg.HoldBytes), CacheBytes: b.cfg.CacheBytes,
-		SharedLoss: b.cfg.sharedLoss(), ReachesOne: b.cfg.reachesOne(), RepairDelay: b.cfg.reorderDelay(), MissedAfter: b.cfg.MissedAfter, MaxStall: b.cfg.MaxStall, IdleHeartbeat: b.cfg.idleHeartbeat(),
+		MissedAfter: b.cfg.MissedAfter, MaxStall: b.cfg.MaxStall,
 		Seed: binary.BigEndian.Uint64(seed[:]),
 	})
 	b.mu.Lock()

@@ -34,6 +34,9 @@ func (b *Broker) deliver(o *outlet, batch provider.Batch) {
 	o.framesReceived.Add(uint64(len(batch.Frames)))
 	list := b.incoming.Get().(*[]incoming)
 	in := b.admit((*list)[:0], batch.Frames)
+	if o.heard.on.Load() {
+		b.noteHeard(o, in)
+	}
 	in = b.precheck(in)
 	in = b.unseal(in)
 	b.receive(in)

@@ -1,30 +1,16 @@
 package carillon
 
 import (
-	"context"
 	"errors"
-	"log/slog"
-	"math/rand/v2"
-	"sync"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/carillon-go/carillon/internal/engine"
 	"github.com/carillon-go/carillon/internal/seal"
 	"github.com/carillon-go/carillon/internal/wire"
-	"github.com/carillon-go/carillon/provider"
 	"github.com/carillon-go/carillon/site"
 )
-
-// How long to wait before frames that a provider did not accept are sent again.
-const (
-	firstRetry = 10 * time.Millisecond
-	lastRetry  = time.Second
-)
-
-// controlLimit is how long a provider may hold up control frames and repairs. They
-// are repeated, and waiting for one provider keeps the others from theirs.
-const controlLimit = time.Second
 
 // A sealer seals the frames of one of this instance's streams under one key.
 type sealer struct {
@@ -62,120 +48,21 @@ func (b *Broker) sealFrame(frame []byte) {
 	panic("carillon: a frame of our own cannot be sealed: " + err.Error())
 }
 
-// An outlet is the sending side of one provider.
-type outlet struct {
-	provider  provider.Provider
-	unicaster provider.Unicaster     // or nil
-	watcher   provider.MemberWatcher // or nil
-	name      string
-	cleaning  cleaning
-
-	framesSent, bytesSent, framesReceived, failures atomic.Uint64
-	failLog                                         rate
-	idle                                            time.Duration // how often it carries what is said while idle; 0: always, negative: never
-	buffer                                          atomic.Int64  // bytes that its transport keeps for this instance; 0: it told nothing
-
-	// Of who has the turn, see hand.
-	idleAt  time.Time // when what it carried last was said while idle
-	owed    bool      // it has not accepted the batch in hand yet
-	retryAt time.Time
-	backoff time.Duration
-
-	mu      sync.Mutex // guards the fields below
-	failing time.Time  // since when it accepts nothing; zero: it does
-	err     error      // the last, while failing
-}
-
-// receiveBuffer hears from o how much its transport keeps for this instance.
-func (b *Broker) receiveBuffer(o *outlet, bytes int) {
-	o.buffer.Store(int64(bytes))
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.machine != nil {
-		b.machine.SetWindow(b.window())
-	}
-}
-
-// window returns how much may be on its way to this instance, or 0 if no transport
-// told: what comes through several must fit into the smallest buffer.
-func (b *Broker) window() int {
-	window := int64(0)
-	for _, o := range b.outs {
-		if n := o.buffer.Load(); n > 0 && (window == 0 || n < window) {
-			window = n
-		}
-	}
-	return int(window)
-}
-
-// Both packages say what a frame counts for, as neither may import the other.
-const _ = -uint(engine.FrameCharge ^ provider.FrameCharge)
-
-// try sends frames and reports whether that is settled: accepted, or refused for
-// good. to is zero for everybody.
-func (o *outlet) try(ctx context.Context, log *slog.Logger, to site.StreamID, frames [][]byte) bool {
-	err := provider.ErrUnreachable
-	if to != (site.StreamID{}) && o.unicaster != nil {
-		err = o.unicaster.SendTo(ctx, to, frames)
-	}
-	if errors.Is(err, provider.ErrUnreachable) {
-		err = o.provider.Send(ctx, frames)
-	}
-	if err != nil {
-		if ctx.Err() != nil {
-			return false
-		}
-		return o.failed(log, err)
-	}
-	o.framesSent.Add(uint64(len(frames)))
-	for _, f := range frames {
-		o.bytesSent.Add(uint64(len(f)))
-	}
-	o.mu.Lock()
-	since := o.failing
-	o.failing, o.err = time.Time{}, nil
-	o.mu.Unlock()
-	if !since.IsZero() {
-		log.Info("provider accepts frames again", keyProvider, o.name, "after", time.Since(since))
-	}
-	return true
-}
-
-// failed records that frames were not accepted, and reports whether that is final.
-func (o *outlet) failed(log *slog.Logger, err error) bool {
-	o.failures.Add(1)
-	o.mu.Lock()
-	if o.failing.IsZero() {
-		o.failing = time.Now()
-	}
-	o.err = err
-	since := o.failing
-	o.mu.Unlock()
-	final := errors.Is(err, provider.ErrClosed) || errors.Is(err, provider.ErrFrameTooLarge)
-	o.failLog.log(log, "provider does not accept frames", keyProvider, o.name, keyError, err, "since", since, "retry", !final)
-	return final
-}
-
-// failure returns since when the provider accepts nothing, and why.
-func (o *outlet) failure() (since time.Time, err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.failing, o.err
-}
-
 // A hand is what is being handed to the providers. Whoever holds turn hands over.
 type hand struct {
 	// turn holds a token while nobody hands over. It is taken before the Broker's mutex, and guards the
 	// fields below.
 	turn chan struct{}
 
-	control []controlFrame
-	repairs []controlFrame
-	frames  []*engine.Frame // not accepted by every provider yet
-	batch   [][]byte        // their bytes
-	again   time.Time       // when to try that again; zero: nothing is in hand
+	control  []controlFrame
+	repairs  []controlFrame
+	jobs     []job           // their memory is reused
+	frames   []*engine.Frame // in hand: no provider has accepted them yet, or one that works is far behind
+	batch    [][]byte        // their bytes; its memory is reused where one provider alone sends
+	shipment *shipment       // of the frames, if lanes have it; nil: they have not
+	again    time.Time       // when to look at the shipment again; zero: when a lane wakes
 
-	prompt bool         // no provider keeps Send waiting; read-only
+	prompt atomic.Bool  // one provider alone is sent on, and keeps nobody waiting
 	opened time.Time    // read-only
 	last   atomic.Int64 // when event frames were handed over last, in nanoseconds since opened
 }
@@ -206,13 +93,13 @@ func (b *Broker) send() {
 // sendSoon has sent what was just raised: at once, or by the goroutine for it.
 func (b *Broker) sendSoon() {
 	h := &b.hand
-	if h.prompt && int64(time.Since(h.opened))-h.last.Load() >= int64(promptAfter) {
+	if h.prompt.Load() && int64(time.Since(h.opened))-h.last.Load() >= int64(promptAfter) {
 		select {
 		case <-h.turn:
 			done := false
-			if h.again.IsZero() { // else the goroutine waits for the time to try again
+			if h.shipment == nil { // else a lane wakes the goroutine
 				b.handOver()
-				done = h.again.IsZero()
+				done = h.shipment == nil
 			}
 			h.turn <- struct{}{}
 			if done {
@@ -224,11 +111,17 @@ func (b *Broker) sendSoon() {
 	poke(b.sendWake)
 }
 
-// handOver hands what waits to the providers: control frames once,
+// handOver hands what waits to the providers that are sent on: control frames once,
 // because they are repeated as long as they matter, and event frames until
-// every provider has accepted them. b.hand.turn is held.
+// a provider has accepted them. b.hand.turn is held.
 func (b *Broker) handOver() {
 	h := &b.hand
+	was := b.senders.Load()
+	outs := b.useSenders()
+	if b.senders.Load() != was {
+		poke(b.followWake) // to be said in the row
+	}
+	h.again = b.settle(outs)
 	b.mu.Lock()
 	h.control = append(h.control[:0], b.control...)
 	clear(b.control)
@@ -242,66 +135,107 @@ func (b *Broker) handOver() {
 	}
 	b.mu.Unlock()
 
-	b.sendControl(h.control)
-	b.sendAgain(h.repairs)
-	if len(h.frames) == 0 {
+	only := b.takeLane(outs)
+	if only != nil {
+		defer only.lane.release()
+	}
+	b.sendControl(only, outs)
+	b.sendAgain(only, outs)
+	if len(h.frames) == 0 || h.shipment != nil {
 		return
 	}
-	if len(h.batch) == 0 {
-		for _, f := range h.frames {
-			b.sealFrame(f.Bytes)
-			h.batch = append(h.batch, f.Bytes)
+	if only != nil {
+		h.batch = b.sealBatch(h.batch[:0])
+		if only.try(b.loopCtx, b.log, site.StreamID{}, h.batch) != notYet {
+			clear(h.batch)
+			b.batchHanded()
+			return
 		}
-		for _, o := range b.outs {
-			o.owed, o.backoff, o.retryAt = true, 0, time.Time{}
+		if b.loopCtx.Err() != nil {
+			return
+		}
+		h.shipment = newShipment(h.batch)
+		h.batch = nil // it belongs to the shipment
+		only.lane.push(h.shipment, true)
+	} else {
+		h.shipment = newShipment(b.sealBatch(make([][]byte, 0, len(h.frames))))
+		for _, o := range outs {
+			o.lane.push(h.shipment, false)
 		}
 	}
-	h.again = b.sendBatch(h.batch)
-	switch {
-	case !h.again.IsZero(): // one did not accept them: the others' receivers may ask all the same
-		b.mu.Lock()
-		b.machine.Sent(h.frames[len(h.frames)-1].Number)
-		b.mu.Unlock()
-	case b.loopCtx.Err() == nil:
-		b.batchHanded(h.frames)
-		clear(h.frames)
-		clear(h.batch)
-		h.frames, h.batch = h.frames[:0], h.batch[:0]
+	b.mu.Lock() // one may have accepted them, and its receivers may ask, before this instance knows
+	b.machine.Sent(h.frames[len(h.frames)-1].Number)
+	b.mu.Unlock()
+}
+
+// sealBatch seals the frames in hand and appends their bytes to batch.
+func (b *Broker) sealBatch(batch [][]byte) [][]byte {
+	for _, f := range b.hand.frames {
+		b.sealFrame(f.Bytes)
+		batch = append(batch, f.Bytes)
+	}
+	return batch
+}
+
+// sendControl sends control frames: on the provider whose lane this goroutine has, or through the lanes
+// of all.
+func (b *Broker) sendControl(only *outlet, outs []*outlet) {
+	h := &b.hand
+	if len(h.control) == 0 {
+		return
+	}
+	for i := range h.control {
+		b.sealFrame(h.control[i].bytes)
+	}
+	n := uint64(len(h.control))
+	if only != nil {
+		h.jobs = only.jobs(h.jobs[:0], h.control)
+		only.tryJobs(b.loopCtx, b.log, h.jobs)
+		clear(h.jobs)
+		b.controlTried(n)
+	} else {
+		done := whenAll(len(outs), func() { b.controlTried(n) })
+		for _, o := range outs {
+			o.lane.pushErrand(newErrand(o.jobs(nil, h.control), done))
+		}
+	}
+	clear(h.control)
+}
+
+// jobs appends to list what o is to carry of control frames: those for everybody together. b.hand.turn is held.
+func (o *outlet) jobs(list []job, control []controlFrame) []job {
+	all := job{}
+	for _, c := range control {
+		switch {
+		case c.to != (site.StreamID{}):
+			list = append(list, job{to: c.to, frames: [][]byte{c.bytes}})
+		case o.carries(c):
+			all.frames = append(all.frames, c.bytes)
+		}
+	}
+	if len(all.frames) > 0 {
+		list = slices.Insert(list, 0, all)
+	}
+	return list
+}
+
+// whenAll returns a function that calls done when it was called n times.
+func whenAll(n int, done func()) func() {
+	left := new(atomic.Int32)
+	left.Store(int32(n))
+	return func() {
+		if left.Add(-1) == 0 {
+			done()
+		}
 	}
 }
 
-// sendControl sends control frames, those for everybody together.
-func (b *Broker) sendControl(control []controlFrame) {
-	if len(control) == 0 {
-		return
-	}
-	for i := range control {
-		b.sealFrame(control[i].bytes)
-	}
-	ctx, cancel := context.WithTimeout(b.loopCtx, controlLimit)
-	defer cancel()
-	var all [][]byte
-	for _, o := range b.outs {
-		all = all[:0]
-		for _, c := range control {
-			if c.to == (site.StreamID{}) && o.carries(c) {
-				all = append(all, c.bytes)
-			}
-		}
-		if len(all) > 0 {
-			o.try(ctx, b.log, site.StreamID{}, all)
-		}
-		for _, c := range control {
-			if c.to != (site.StreamID{}) {
-				o.try(ctx, b.log, c.to, [][]byte{c.bytes})
-			}
-		}
-	}
+// controlTried records that n more control frames were tried.
+func (b *Broker) controlTried(n uint64) {
 	b.mu.Lock()
-	b.controlSent += uint64(len(control))
+	defer b.mu.Unlock()
+	b.controlSent += n
 	b.progress.signal()
-	b.mu.Unlock()
-	clear(control)
 }
 
 // carries reports whether c goes through o. The machine speaks as often as the provider wants it that
@@ -319,13 +253,9 @@ func (o *outlet) carries(c controlFrame) bool {
 
 // sendAgain sends repairs, in runs for the same receivers. What a provider does
 // not accept is not kept: whoever misses it asks again.
-func (b *Broker) sendAgain(repairs []controlFrame) {
-	if len(repairs) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(b.loopCtx, controlLimit)
-	defer cancel()
-	for len(repairs) > 0 {
+func (b *Broker) sendAgain(only *outlet, outs []*outlet) {
+	var jobs []job
+	for repairs := b.hand.repairs; len(repairs) > 0; {
 		to, n := repairs[0].to, 1
 		for n < len(repairs) && repairs[n].to == to {
 			n++
@@ -334,41 +264,29 @@ func (b *Broker) sendAgain(repairs []controlFrame) {
 		for i := range frames {
 			frames[i] = repairs[i].bytes
 		}
-		for _, o := range b.outs {
-			o.try(ctx, b.log, to, frames)
-		}
-		clear(repairs[:n])
+		jobs = append(jobs, job{to: to, frames: frames})
 		repairs = repairs[n:]
 	}
-}
-
-// sendBatch sends the frames through the providers that have not accepted them
-// and whose time has come. It returns when to try again, or the zero Time when all is settled.
-func (b *Broker) sendBatch(batch [][]byte) (again time.Time) {
-	for _, o := range b.outs {
-		if !o.owed {
-			continue
-		}
-		if now := time.Now(); !now.Before(o.retryAt) {
-			if o.owed = !o.try(b.loopCtx, b.log, site.StreamID{}, batch); !o.owed {
-				continue
-			}
-			o.backoff = min(max(firstRetry, 2*o.backoff), lastRetry)
-			o.retryAt = time.Now().Add(o.backoff/2 + rand.N(o.backoff/2+1))
-		}
-		if again.IsZero() || o.retryAt.Before(again) {
-			again = o.retryAt
+	switch {
+	case len(jobs) == 0:
+		return
+	case only != nil:
+		only.tryJobs(b.loopCtx, b.log, jobs)
+	default:
+		for _, o := range outs {
+			o.lane.pushErrand(newErrand(jobs, func() {}))
 		}
 	}
-	return again
+	clear(b.hand.repairs)
 }
 
-// batchHanded records that every provider has accepted the frames.
-func (b *Broker) batchHanded(frames []*engine.Frame) {
+// batchHanded records that the frames in hand were accepted. b.hand.turn is held.
+func (b *Broker) batchHanded() {
+	h := &b.hand
+	frames := h.frames
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	now := time.Now()
-	b.hand.last.Store(int64(now.Sub(b.hand.opened)))
+	h.last.Store(int64(now.Sub(h.opened)))
 	for _, f := range frames {
 		b.handed += uint64(f.Count)
 	}
@@ -378,4 +296,7 @@ func (b *Broker) batchHanded(frames []*engine.Frame) {
 	if b.machine.Pending() && !b.machine.Shut() { // more has come meanwhile
 		poke(b.sendWake)
 	}
+	b.mu.Unlock()
+	clear(h.frames)
+	h.frames, h.shipment = h.frames[:0], nil
 }

@@ -16,7 +16,7 @@ const (
 	leaveWait       = time.Second            // for the database to close the row, when time is up
 )
 
-// Shutdown ends b in good order: what was raised is handed to every provider and, if it can be
+// Shutdown ends b in good order: what was raised is handed to a provider and, if it can be
 // within 2 s, acknowledged by the others; they hear that this instance leaves
 // and with which event; its member row and the providers are closed; and functions that
 // were told of an event return. From its beginning on, nothing more is raised
@@ -117,12 +117,13 @@ func (b *Broker) teardown(ctx context.Context) error {
 	// The row is closed when nobody can renew it any more or take a new stream.
 	b.stopRows()
 	b.rowLoop.Wait()
+	b.turning.Wait()
 	if err := b.leave(ctx); err != nil {
 		errs = append(errs, err)
 	}
 	b.stopLoops()
 	for _, o := range b.outs {
-		if err := o.provider.Close(); err != nil {
+		if err := o.link.Load().provider.Close(); err != nil {
 			errs = append(errs, fmt.Errorf("carillon: close provider %q: %w", o.name, err))
 		}
 	}

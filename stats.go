@@ -2,6 +2,7 @@ package carillon
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/carillon-go/carillon/site"
@@ -24,10 +25,10 @@ type Stats struct {
 
 	Queues  QueueStats
 	Repair  RepairStats
-	Backlog uint64    // events raised and not yet accepted by every provider
-	Handed  site.Mark // position of this instance's stream that every provider has accepted
+	Backlog uint64    // events raised and not yet accepted by a provider
+	Handed  site.Mark // position of this instance's stream that a provider has accepted
 
-	Providers []ProviderStats // in the order of Config
+	Providers []ProviderStats // in the order of Config, then those standing by, by name
 	Peers     []PeerStats     // ascending by stream
 }
 
@@ -60,6 +61,8 @@ type ProviderStats struct {
 	Name                  string
 	FramesSent, BytesSent uint64 // repeats included
 	FramesReceived        uint64
+	Subscribed            bool      // what others send on it arrives
+	Sending               bool      // what is raised here is sent on it
 	Failures              uint64    // calls of Send that did not succeed
 	FailingSince          time.Time // zero: the last one succeeded
 	LastError             string    // while failing
@@ -116,6 +119,7 @@ func (b *Broker) Stats() Stats {
 			FramesReceived: o.framesReceived.Load(), Failures: o.failures.Load(), Cleaning: o.cleaning.stats(),
 		}
 		var err error
+		p.Subscribed, p.Sending = o.listening.Load(), slices.Contains(*b.senders.Load(), o)
 		if p.FailingSince, err = o.failure(); err != nil {
 			p.LastError = err.Error()
 		}
@@ -201,6 +205,11 @@ func (b *Broker) Status() Status {
 	}
 	if !stuck.IsZero() && s.DatabaseAwaySince.IsZero() {
 		s.Problems = append(s.Problems, fmt.Sprintf("the site database answers, and the member row could not be written for %v (%v): at the end of its lease others take this instance for dead", now.Sub(stuck).Round(time.Second), stuckErr))
+	}
+	if w := b.way.Load(); w != nil {
+		for _, text := range w.missing {
+			s.Problems = append(s.Problems, "transports: "+text)
+		}
 	}
 	for _, o := range b.outs {
 		if since, err := o.failure(); !since.IsZero() {

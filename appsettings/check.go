@@ -20,6 +20,24 @@ const (
 // settle turns what was written about providers into their names here, and
 // remarks on older choices that do not count.
 func (r *reader) settle(s *Settings, es entries, overridden []entry) {
+	r.settleProviders(s, es, overridden)
+	s.Standby = nil
+	for _, e := range es.elements(ownSection + ":standby") {
+		name, _, known, err := r.names.resolve(e.text)
+		switch {
+		case err != nil && !(known && s.Local()):
+			r.ps.add(e.at, e.path, "%v", err)
+		case slices.Contains(s.Providers, name):
+			r.ps.add(e.at, e.path, "provider %q is in use already: Carillon:Provider names it", name)
+		case slices.Contains(s.Standby, name):
+			r.ps.add(e.at, e.path, "provider %q is named twice", name)
+		default:
+			s.Standby = append(s.Standby, name)
+		}
+	}
+}
+
+func (r *reader) settleProviders(s *Settings, es entries, overridden []entry) {
 	written := es.elements(providerList)
 	if whole, ok := es[providerList]; ok && whole.kind == scalar {
 		// The comma in "Type, Assembly" is none between two names.
@@ -97,7 +115,8 @@ func check(s *Settings, es entries, ps *problems) {
 	if limits := s.Limits; limits.Poll > cmp.Or(limits.Lease, 30*time.Second)/3 {
 		report(ownSection+":limits:poll", "", "is more than a third of Carillon:Limits:Lease, which is %v", cmp.Or(limits.Lease, 30*time.Second))
 	}
-	if slices.Contains(s.Providers, udpName) {
+	named := slices.Concat(s.Providers, s.Standby)
+	if slices.Contains(named, udpName) {
 		switch {
 		case s.UDP.Mode == unicast && len(s.UDP.Peers) == 0:
 			report(modeKey, "Carillon:Udp:Peers", `mode "unicast" needs Carillon:Udp:Peers, the addresses of the other instances`)
@@ -111,7 +130,7 @@ func check(s *Settings, es entries, ps *problems) {
 			report(udpSection+":group", "", `is used with Carillon:Udp:Mode "multicast" only; the mode is %q`, s.UDP.Mode)
 		}
 	}
-	if slices.Contains(s.Providers, tcpName) {
+	if slices.Contains(named, tcpName) {
 		files := s.TCP.TLS
 		for _, f := range []struct{ path, key, value, why string }{
 			{":tls:certfile", "CertFile", files.CertFile, "the certificate that this instance shows"},

@@ -20,7 +20,8 @@ import (
 )
 
 // Config turns s into what [carillon.Open] takes, with the providers made and not
-// started: the Broker starts and closes them. Set what only the program knows, such as the
+// started: the Broker starts and closes them, and makes them anew when the site comes back to
+// them. Set what only the program knows, such as the
 // Logger, in the result.
 //
 // db is the site database. It is not used, and may be nil, when events stay in
@@ -66,6 +67,10 @@ func (s *Settings) Config(db site.Database) (carillon.Config, error) {
 		return cfg, s.wrong("Database", "there is no site database; set Driver and Dsn, or let the program pass in the one that it has")
 	}
 	cfg.Database = db
+	cfg.Standby = map[string]func() (provider.Provider, error){}
+	again := func(called, name string) {
+		cfg.Standby[called] = func() (provider.Provider, error) { return s.provider(name) }
+	}
 	for _, name := range s.Providers {
 		p, err := s.provider(name)
 		if err != nil {
@@ -76,6 +81,19 @@ func (s *Settings) Config(db site.Database) (carillon.Config, error) {
 			return cfg, err
 		}
 		cfg.Providers = append(cfg.Providers, p)
+		again(p.Name(), name)
+	}
+	for _, name := range s.Standby {
+		p, err := s.provider(name) // for what it calls itself
+		if err != nil {
+			for _, made := range cfg.Providers {
+				_ = made.Close() // was never started
+			}
+			cfg.Providers, cfg.Standby = nil, nil
+			return cfg, err
+		}
+		again(p.Name(), name)
+		_ = p.Close()
 	}
 	return cfg, nil
 }

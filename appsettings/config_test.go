@@ -12,6 +12,7 @@ import (
 	"database/sql/driver"
 	"encoding/pem"
 	"errors"
+	"maps"
 	"math/big"
 	"net"
 	"net/netip"
@@ -58,7 +59,7 @@ func TestConfig_TakesEverySetting(t *testing.T) {
 		t.Errorf("providers %v, want tcp alone", got.Providers)
 	}
 	closeAll(t, got.Providers)
-	got.Providers = nil
+	got.Providers, got.Standby = nil, nil // functions are not comparable
 	want := carillon.Config{
 		Application: "shop", Site: "shop-eu", Server: "web7", Version: "1.2", Role: carillon.Subscribe,
 		Database: db, AcceptSites: []string{}, TrustSecureChannel: true, MissedAfter: 7 * time.Second,
@@ -68,7 +69,7 @@ func TestConfig_TakesEverySetting(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	everyFieldIsSet(t, want, "Providers", "Logger")
+	everyFieldIsSet(t, want, "Providers", "Standby", "Logger", "all")
 }
 
 // everyFieldIsSet finds a field that was added to v's type and has no setting:
@@ -82,6 +83,42 @@ func everyFieldIsSet(t *testing.T, v any, except ...string) {
 		}
 	}
 }
+
+func TestConfig_MakesWhatIsInUseAndWhatStandsByAgain(t *testing.T) {
+	made := map[string]int{}
+	bus := membus.New()
+	s := load(t, `{"Carillon": {"Application": "shop", "Provider": ["mem", "udp"], "Standby": ["tcp", "Own"], "Own": {"Key": "x"}}}`, map[string]Factory{
+		"mem": func(Section) (provider.Provider, error) { made["mem"]++; return bus.Provider(), nil },
+		"own": func(s Section) (provider.Provider, error) {
+			made["own "+s.Get("key")]++
+			return otherName{bus.Provider()}, nil
+		},
+	})
+	cfg, err := s.Config(memsite.New(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(t, cfg.Providers)
+	if got := slices.Sorted(maps.Keys(cfg.Standby)); !slices.Equal(got, []string{"mem", "other", "tcp", "udp"}) {
+		t.Fatalf("can be made again: %q, want all of them, by the names that they have themselves", got)
+	}
+	for name, again := range cfg.Standby {
+		p, err := again()
+		if err != nil || p.Name() != name {
+			t.Errorf("%s: made %v, %v", name, p, err)
+			continue
+		}
+		closeAll(t, []provider.Provider{p})
+	}
+	if made["mem"] != 2 || made["own x"] != 2 {
+		t.Errorf("made %v; want both twice, with their sections", made)
+	}
+}
+
+// otherName is a provider with another name than the one by which it is configured.
+type otherName struct{ *membus.Provider }
+
+func (otherName) Name() string { return "other" }
 
 func TestConfig_TakesEverySettingOfTCP(t *testing.T) {
 	s := load(t, `{"Carillon": {"Tcp": {

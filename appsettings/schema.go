@@ -43,6 +43,7 @@ func known() []setting {
 		boolean("TrustSecureChannel", func(s *Settings) *bool { return &s.TrustSecureChannel }),
 
 		list("Provider", func(s *Settings) *[]string { return &s.Providers }, anyText),
+		list("Standby", func(s *Settings) *[]string { return &s.Standby }, anyText),
 		list("AcceptSites", func(s *Settings) *[]string { return &s.AcceptSites }, parseSite),
 		duration("MissedAfter", func(s *Settings) *time.Duration { return &s.MissedAfter }),
 

@@ -46,6 +46,10 @@ type Settings struct {
 	// each either built in or in [Options.Providers]. Default: "tcp" alone.
 	Providers []string
 
+	// Standby are the names of the transports that the site can be moved to while its instances run. None is
+	// started before. Default: none.
+	Standby []string
+
 	// AcceptSites are the names of the sites whose events are accepted besides
 	// the own ones. Nil means every site of the database, empty means none.
 	AcceptSites []string

@@ -46,7 +46,8 @@ type Provider interface {
 	// received them. One instance that is slow or gone does not hold up the
 	// others. When the transport as a whole does not accept, the error
 	// says so, and the Broker sends the same frames again later: some of
-	// them may then arrive twice. [ErrFrameTooLarge] and [ErrClosed] are final.
+	// them may then arrive twice. Where another transport has carried them it may leave it at that. [ErrFrameTooLarge] and
+	// [ErrClosed] are final.
 	Send(ctx context.Context, frames [][]byte) error
 
 	// Close stops the transport: no Deliver begins after it has returned, and it waits for

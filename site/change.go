@@ -21,7 +21,7 @@ var steps = map[KeyState][]KeyState{
 // next, whoever wants it and whatever the instances have read: the site and its keys stay
 // the ones they are, no key goes back or away, every new key has an ID above all
 // others, exactly one key is active, at most one pending, and the active one is not below the
-// floors. It does not look at generations.
+// floors; and what is sent on is received, also by who has not read of the change yet. It does not look at generations.
 func CheckChange(old, next Site) error {
 	if next.ID != old.ID || next.Name != old.Name {
 		return fmt.Errorf("site: a change to site %q (%v) cannot make it %q (%v)", old.Name, old.ID, next.Name, next.ID)
@@ -34,6 +34,9 @@ func CheckChange(old, next Site) error {
 	}
 	if next.Floors.Version == 0 {
 		return errors.New("site: the lowest wire version is 0; the first one is 1")
+	}
+	if err := checkTransports(old.Transports, next.Transports); err != nil {
+		return err
 	}
 	last := KeyID(0)
 	for i, was := range old.Keys {

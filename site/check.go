@@ -54,7 +54,13 @@ func (m Member) Check() error {
 			return err
 		}
 	}
-	if err := checkGenerations(m.Verifies, m.Signs); err != nil {
+	if err := checkGenerations(m.Verifies, m.Signs, m.Carries); err != nil {
+		return err
+	}
+	if err := checkProviders("the member's providers", m.Providers); err != nil {
+		return err
+	}
+	if err := checkProviders("the providers that the member uses", m.Uses); err != nil {
 		return err
 	}
 	if err := m.Mark.Check(); err != nil {
@@ -68,7 +74,10 @@ func (r Renewal) Check() error {
 	if err := CheckLease(r.Lease); err != nil {
 		return err
 	}
-	if err := checkGenerations(r.Verifies, r.Signs); err != nil {
+	if err := checkGenerations(r.Verifies, r.Signs, r.Carries); err != nil {
+		return err
+	}
+	if err := checkProviders("the member's providers", r.Providers); err != nil {
 		return err
 	}
 	if err := r.Mark.Check(); err != nil {
@@ -93,9 +102,11 @@ func CheckLease(lease time.Duration) error {
 	return nil
 }
 
-func checkGenerations(verifies, signs uint64) error {
-	if verifies >= 1<<63 || signs >= 1<<63 {
-		return fmt.Errorf("site: the generations %d and %d are not below 2^63", verifies, signs)
+func checkGenerations(generations ...uint64) error {
+	for _, n := range generations {
+		if n >= 1<<63 {
+			return fmt.Errorf("site: the generation %d is not below 2^63", n)
+		}
 	}
 	return nil
 }

@@ -38,8 +38,9 @@ type Site struct {
 	Generation uint64 // of its last change; see below
 	Floors     Floors
 	Keys       []Key // ascending by ID; exactly one is KeyActive
+	Transports Transports
 
-	// Every change to Keys or Floors of any site takes the next number of one
+	// Every change to Keys, Floors or Transports of any site takes the next number of one
 	// counter of the database. So generations of different sites are comparable:
 	// who has read all sites at once, and among them one of generation n, has read
 	// every change up to n.
@@ -139,6 +140,15 @@ type Member struct {
 	// with the active key of its own.
 	Verifies, Signs uint64
 
+	// Providers are the names of the transports that the instance has, in use or standing by, and Uses those of
+	// them that it uses where [Site.Transports] is zero. Ascending; none in rows of programs that know
+	// of no [Transports].
+	Providers, Uses []string
+
+	// Carries is the highest generation among all sites that the instance had read when it
+	// did what the Transports of the sites say that it accepts.
+	Carries uint64
+
 	// Witness is a random value that the instance wrote to show that this very row
 	// is its own: a copy of the database has the row and not what is written
 	// into it later. Zero: none was needed yet. Join ignores it.
@@ -155,7 +165,9 @@ type Member struct {
 type Renewal struct {
 	Mark            Mark
 	Verifies, Signs uint64
+	Carries         uint64
 	Addresses       map[string][]string // nil leaves them as they are
+	Providers       []string            // nil leaves them as they are
 	Witness         [16]byte            // zero leaves it as it is
 	Lease           time.Duration       // how long the row counts as live from now on, by the database's clock
 }
@@ -188,7 +200,7 @@ type Database interface {
 	// Sites returns all sites, by name.
 	Sites(ctx context.Context) ([]Site, error)
 
-	// ChangeSite stores the Keys and Floors of next, if its Generation is still the one that is
+	// ChangeSite stores the Keys, Floors and Transports of next, if its Generation is still the one that is
 	// stored, and gives the site the next generation; it returns the site as it is
 	// stored then. [ErrConflict] means that it was changed meanwhile: read it
 	// again and decide anew. What [CheckChange] refuses is an error, and so is a site that does

@@ -23,6 +23,7 @@ import (
 
 	"github.com/carillon-go/carillon"
 	"github.com/carillon-go/carillon/appsettings"
+	"github.com/carillon-go/carillon/cmd/internal/transports"
 	"github.com/carillon-go/carillon/site"
 	"github.com/carillon-go/carillon/site/sqlsite"
 )
@@ -47,7 +48,7 @@ func (f *siteFlags) refuseSite(command string) error {
 
 // providerFlag says what carries the events.
 type providerFlag struct {
-	Provider []string `placeholder:"NAME" help:"What carries the events: tcp or udp (default: tcp)."`
+	Provider []string `placeholder:"NAME" help:"What carries the events: tcp, udp, or azure, mqtt, nats, postgres, rabbit, redis (default: tcp, or what the site was moved to)."`
 }
 
 // drivers are the names that people give to the drivers linked here.
@@ -66,7 +67,7 @@ const application = "carillon"
 // settings reads the configuration and lets the flags have the last word. The site
 // is empty if none is named.
 func (f *siteFlags) settings(std streams, providers []string) (*appsettings.Settings, error) {
-	s, err := appsettings.Load(appsettings.Options{Path: f.Config})
+	s, err := appsettings.Load(appsettings.Options{Path: f.Config, Providers: transports.Factories()})
 	if err != nil {
 		return nil, &problem{exitUsage, err, "correct it, or name another file with --config"}
 	}
@@ -257,9 +258,11 @@ func open(ctx context.Context, std streams, f *siteFlags, p *providerFlag, role 
 			closeDatabase()
 		}
 	}()
-	if _, err := known(ctx, db, s); err != nil {
+	st, err := known(ctx, db, s)
+	if err != nil {
 		return nil, nil, err
 	}
+	standBy(s, st)
 	cfg, err := s.Config(db)
 	if err != nil {
 		return nil, nil, &problem{exitUsage, err, "correct it in " + f.path()}
@@ -275,6 +278,17 @@ func open(ctx context.Context, std streams, f *siteFlags, p *providerFlag, role 
 		defer cancel()
 		return b.Shutdown(ctx)
 	}, nil
+}
+
+// standBy adds what the site's events go through, and every transport that is configured, to those that stand by: this
+// program follows a site that was moved, or is being moved, whatever it was told to use.
+func standBy(s *appsettings.Settings, st site.Site) {
+	for _, name := range transports.Names() {
+		wanted := slices.Contains(st.Transports.Receive, name) || slices.Contains(st.Transports.To, name)
+		if (wanted || len(s.Section(name).Keys()) > 0) && !slices.Contains(s.Providers, name) && !slices.Contains(s.Standby, name) {
+			s.Standby = append(s.Standby, name)
+		}
+	}
 }
 
 // joinProblem sorts out why a Broker did not open.

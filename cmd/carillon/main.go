@@ -29,6 +29,7 @@ type cli struct {
 	Listen        listenCmd        `cmd:"" help:"Print the events that a site's instances raise."`
 	Members       membersCmd       `cmd:"" help:"List the instances of a site, from its database."`
 	Secret        secretCmd        `cmd:"" help:"Look at and change the keys of a site."`
+	Provider      providerCmd      `cmd:"" help:"Look at and change what carries the events of a site, while it runs."`
 	Subscriptions subscriptionsCmd `cmd:"" help:"Look at what instances have at the services of providers; remove what those left that are gone."`
 	Site          siteCmd          `cmd:"" help:"Look at the sites of a database; after it was copied or restored, say so."`
 	Version       versionCmd       `cmd:"" help:"Print the version."`
@@ -122,7 +123,7 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 // begin with: the program's own is in front of them already.
 func said(err error) string {
 	text := ": " + err.Error()
-	for _, name := range []string{"carillon", "keyring", "site"} {
+	for _, name := range []string{"carillon", "keyring", "transports", "site"} {
 		text = strings.ReplaceAll(text, ": "+name+": ", ": ")
 	}
 	return strings.TrimPrefix(text, ": ")

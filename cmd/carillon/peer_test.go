@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -18,6 +19,8 @@ import (
 	"github.com/carillon-go/carillon/examples/cms"
 	"github.com/carillon-go/carillon/examples/cms/cable"
 	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/provider/natsbus"
+	"github.com/carillon-go/carillon/provider/redisbus"
 	"github.com/carillon-go/carillon/site"
 	"github.com/carillon-go/carillon/site/sqlsite"
 )
@@ -38,6 +41,28 @@ type peerConfig struct {
 	File     string // the SQLite file
 	Provider string
 	UDPPort  int
+
+	NATS, Redis string        // URLs of what stands by; none if empty
+	Also        string        // of that, what is in use from the beginning
+	MissedAfter time.Duration // 0: peerMissedAfter
+	Every       time.Duration // between two raises; 0: peerEvery
+}
+
+// standby returns what a site of peers can be moved to.
+func (cfg *peerConfig) standby() map[string]func() (provider.Provider, error) {
+	if cfg.NATS == "" {
+		return nil
+	}
+	return map[string]func() (provider.Provider, error){
+		"udp": func() (provider.Provider, error) {
+			return (&instanceCmd{Provider: "udp", UDPPort: cfg.UDPPort}).provider()
+		},
+		"tcp": func() (provider.Provider, error) {
+			return (&instanceCmd{Provider: "tcp"}).provider()
+		},
+		"nats":  func() (provider.Provider, error) { return natsbus.New(natsbus.Config{URLs: []string{cfg.NATS}}) },
+		"redis": func() (provider.Provider, error) { return redisbus.New(redisbus.Config{URL: cfg.Redis}) },
+	}
 }
 
 // A peerLine is what a peer writes, one at a time.
@@ -69,6 +94,8 @@ type peerReport struct {
 	Panics  uint64
 	Key     site.KeyID            // signed with
 	Refused uint64                // frames, for reasons of keys
+	Uses    []string              // transports that are sent on
+	Hears   []string              // transports that are subscribed on
 	Heard   map[string]*peerHeard // by stream
 }
 
@@ -131,11 +158,17 @@ func runPeer() {
 	transport, err := instance.provider()
 	fail(err)
 	p := cable.New(transport)
+	providers := []provider.Provider{p}
+	if cfg.Also != "" {
+		also, err := cfg.standby()[cfg.Also]()
+		fail(err)
+		providers = append(providers, also)
+	}
 	began := time.Now()
 	b, err := carillon.Open(context.Background(), carillon.Config{
-		Site: "peers", Application: cfg.Name, Database: db, Providers: []provider.Provider{p},
-		MissedAfter: peerMissedAfter,
-		Logger:      slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Site: "peers", Application: cfg.Name, Database: db, Providers: providers,
+		Standby: cfg.standby(), MissedAfter: cmp.Or(cfg.MissedAfter, peerMissedAfter),
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	fail(err)
 	inStep := peerInStep{At: time.Now().UnixMicro(), Open: time.Since(began)}
@@ -177,7 +210,7 @@ func runPeer() {
 			words <- lines.Text()
 		}
 	}()
-	every := time.NewTicker(peerEvery)
+	every := time.NewTicker(cmp.Or(cfg.Every, peerEvery))
 	defer every.Stop()
 	var raise <-chan time.Time
 	for {
@@ -207,6 +240,15 @@ func runPeer() {
 				p.Heal()
 			case "report":
 				stats := b.Stats()
+				report.Uses, report.Hears = nil, nil
+				for _, p := range stats.Providers {
+					if p.Sending {
+						report.Uses = append(report.Uses, p.Name)
+					}
+					if p.Subscribed {
+						report.Hears = append(report.Hears, p.Name)
+					}
+				}
 				report.Panics, report.Key, report.Refused = stats.Panics, b.Status().Key, 0
 				for _, r := range []carillon.DropReason{
 					carillon.DropUnknownKey, carillon.DropRetiredKey, carillon.DropUnsupportedKey, carillon.DropFloor, carillon.DropBadTag,

@@ -43,6 +43,7 @@ type peers struct {
 	file     string
 	provider string
 	udpPort  int
+	config   peerConfig // beside what is above
 }
 
 func newPeers(t *testing.T, provider string) *peers {
@@ -58,7 +59,9 @@ func newPeers(t *testing.T, provider string) *peers {
 func (ps *peers) start(name string) *peerProcess {
 	ps.t.Helper()
 	t := ps.t
-	cfg, err := json.Marshal(peerConfig{Name: name, File: ps.file, Provider: ps.provider, UDPPort: ps.udpPort})
+	peer := ps.config
+	peer.Name, peer.File, peer.Provider, peer.UDPPort = name, ps.file, ps.provider, ps.udpPort
+	cfg, err := json.Marshal(peer)
 	if err != nil {
 		t.Fatal(err)
 	}

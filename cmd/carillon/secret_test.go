@@ -177,24 +177,26 @@ func TestSecretRevoke_ReachesRunningProcesses(t *testing.T) { // G5
 	}
 }
 
+// lapse has the leases of an application's instances end now, as far as the database is concerned.
+func lapse(t *testing.T, file, application string) {
+	t.Helper()
+	pool, err := sql.Open("sqlite", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	if _, err := pool.Exec("UPDATE carillon_members SET lease_until_ms = seen_ms WHERE application = ?", application); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestSecretRotate_StopsAtADeadProcess(t *testing.T) {
 	ps := newPeers(t, "tcp")
 	ps.start("one")
 	dead := ps.start("two")
 	dead.kill()
 	b := &bench{t: t, file: ps.file}
-	pool, err := sql.Open("sqlite", ps.file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pool.Close()
-	lapse := func() {
-		t.Helper()
-		if _, err := pool.Exec("UPDATE carillon_members SET lease_until_ms = seen_ms WHERE application = 'two'"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	lapse()
+	lapse(t, ps.file, "two")
 	rotate := "secret rotate --overlap 1s --patience 2s"
 	b.fails(exitTimeout, words(rotate), "no sign of life from two on", "lapsed", "--force", "members")
 	if got := states(b.site("peers")); got != "1 active, 2 pending" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -24,10 +25,27 @@ type subscriptionsCmd struct {
 // A transportMaker makes the providers that the settings name. They are not started; the caller closes them.
 type transportMaker func(s *appsettings.Settings, db site.Database) ([]provider.Provider, error)
 
-// configured makes them as an instance does.
+// configured makes them as an instance does, those that stand by included: the site may have been moved to one.
 func configured(s *appsettings.Settings, db site.Database) ([]provider.Provider, error) {
 	cfg, err := s.Config(db)
-	return cfg.Providers, err
+	if err != nil {
+		return nil, err
+	}
+	all := cfg.Providers
+	for _, name := range slices.Sorted(maps.Keys(cfg.Standby)) {
+		if slices.ContainsFunc(all, func(p provider.Provider) bool { return p.Name() == name }) {
+			continue
+		}
+		p, err := cfg.Standby[name]()
+		if err != nil {
+			for _, made := range all {
+				made.Close()
+			}
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
 }
 
 type subscriptionFlags struct {

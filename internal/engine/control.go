@@ -160,6 +160,15 @@ func (m *Machine) idleHeartbeat() time.Duration {
 	return max(heartbeatIdle, time.Duration(len(m.peers))*10*time.Millisecond)
 }
 
+// SetWays says that other transports are in use from now on.
+func (m *Machine) SetWays(now time.Time, w Ways) {
+	m.cfg.Ways = w
+	m.heartbeatSoon(now) // and then as often as they want it
+}
+
+// Speak has a heartbeat said soon, so that others hear on which ways this instance is heard.
+func (m *Machine) Speak(now time.Time) { m.heartbeatSoon(now) }
+
 func (m *Machine) sayHeartbeat(now time.Time, fx *Effects) {
 	s := &m.send
 	beat := wire.Heartbeat{Mark: s.handed}

@@ -45,14 +45,20 @@ type Config struct {
 	// what others tell of theirs does not matter either.
 	Window int
 
+	Ways
+
+	MissedAfter time.Duration // how long a gap may stay open
+	MaxStall    time.Duration // how long a receiver that lags may pace Raise
+
+	Seed uint64 // of the machine's own random source: jitter and nonces
+}
+
+// Ways is what the transports in use are like, all of them together. [Machine.SetWays] changes it.
+type Ways struct {
 	SharedLoss    bool          // what one receiver loses, others often lose too
 	ReachesOne    bool          // what is for one instance is not heard by all
 	RepairDelay   time.Duration // how long frames may normally overtake each other; 0: hardly
-	MissedAfter   time.Duration // how long a gap may stay open
-	MaxStall      time.Duration // how long a receiver that lags may pace Raise
 	IdleHeartbeat time.Duration // 0: by the number of members; negative: none while idle
-
-	Seed uint64 // of the machine's own random source: jitter and nonces
 }
 
 // Protocol intervals that nobody needs to configure. Their reasons are in

@@ -15,7 +15,7 @@ import (
 type ring struct {
 	stream site.StreamID
 	taken  site.Mark // through which frames were taken for sending
-	handed site.Mark // through which every provider has accepted
+	handed site.Mark // through which a provider has accepted
 	flight []*Frame  // taken, not handed
 	sent   uint64    // number up to which frames are sealed and were tried once; they can be repaired
 
@@ -33,7 +33,7 @@ type eviction struct {
 	at              time.Time
 }
 
-// hand records that every provider has accepted the frames up to number through,
+// hand records that a provider has accepted the frames up to number through,
 // and returns how many that are, and their bytes.
 func (r *ring) hand(through uint64) (n, bytes int) {
 	for n < len(r.flight) && r.flight[n].Number <= through {

@@ -260,7 +260,7 @@ func (m *Machine) Sent(through uint64) {
 	s.sent = max(s.sent, min(through, s.taken.Frame))
 }
 
-// Handed records that every provider has accepted the frames up to and including
+// Handed records that a provider has accepted the frames up to and including
 // number through: of the stream before, if some of that were still in hand when
 // it was replaced. Those of one stream are handed before the first of the next.
 func (m *Machine) Handed(now time.Time, through uint64, fx *Effects) {
@@ -331,7 +331,7 @@ func (m *Machine) behind(p *peer) bool {
 // Mark returns the position through which frames were taken for sending.
 func (m *Machine) Mark() site.Mark { return m.send.taken }
 
-// HandedMark returns the position through which every provider has accepted.
+// HandedMark returns the position through which a provider has accepted.
 func (m *Machine) HandedMark() site.Mark { return m.send.handed }
 
 // SetKey names the key, and the room its seal takes, for frames taken from now

@@ -126,7 +126,7 @@ func (in *instance) configure(stream site.StreamID, trailer int) engine.Config {
 		Site: in.keys.self.ID, Stream: stream, Role: site.RolePublish | site.RoleSubscribe, Key: in.keys.active.ID,
 		FrameBytes: firstFrameBytes, TrailerBytes: trailer, MaxEventBytes: 1 << 20, UnsentBytes: p.UnsentBytes,
 		RingBytes: p.RingBytes, RingFrames: p.RingFrames, HoldFrames: holdFrames, HoldBytes: leastHoldBytes,
-		CacheBytes: p.CacheBytes, ReachesOne: true, MissedAfter: p.MissedAfter, MaxStall: time.Second,
+		CacheBytes: p.CacheBytes, Ways: engine.Ways{ReachesOne: true}, MissedAfter: p.MissedAfter, MaxStall: time.Second,
 		Seed: in.random.Uint64(),
 	}
 	cfg.IdleHeartbeat = idleHeartbeat(in.process.networks)

@@ -144,6 +144,13 @@ func (d *Database) ChangeSite(ctx context.Context, next site.Site) (site.Site, e
 	}
 	old := s.Keys
 	s.Keys, s.Floors, s.Generation = slices.Clone(next.Keys), next.Floors, d.generation+1
+	if !s.Transports.Equal(next.Transports) {
+		s.Transports = next.Transports.Clone()
+		s.Transports.Changed = s.Generation
+		if !s.Transports.Until.IsZero() {
+			s.Transports.Until = time.UnixMilli(s.Transports.Until.UnixMilli())
+		}
+	}
 	for i := range s.Keys {
 		k := &s.Keys[i]
 		if k.State.Ended() {
@@ -204,7 +211,7 @@ func (d *Database) Join(ctx context.Context, m site.Member, lease time.Duration)
 		return fmt.Errorf("memsite: join as %v: %d rows are open: %w", m.Stream, open, site.ErrFull)
 	}
 	m.State = site.MemberOpen
-	m.Addresses = cloneAddresses(m.Addresses)
+	m = cloneMember(m)
 	m.Joined, m.Seen, m.Lapsed = now, now, false
 	m.Witness = [16]byte{}
 	d.open[m.Site]++
@@ -276,6 +283,10 @@ func (d *Database) Renew(ctx context.Context, self site.StreamID, renewal site.R
 	m.Mark = later(m.Mark, renewal.Mark)
 	m.Verifies = max(m.Verifies, renewal.Verifies)
 	m.Signs = max(m.Signs, renewal.Signs)
+	m.Carries = max(m.Carries, renewal.Carries)
+	if renewal.Providers != nil {
+		m.Providers = slices.Clone(renewal.Providers)
+	}
 	if renewal.Addresses != nil {
 		m.Addresses = cloneAddresses(renewal.Addresses)
 	}
@@ -363,8 +374,7 @@ func (d *Database) membersLocked(now time.Time, keep func(*row) bool) []site.Mem
 	var members []site.Member
 	for _, r := range d.rows {
 		if keep(r) {
-			m := r.member
-			m.Addresses = cloneAddresses(m.Addresses)
+			m := cloneMember(r.member)
 			m.Lapsed = r.lease.Before(now)
 			members = append(members, m)
 		}
@@ -391,7 +401,13 @@ func later(a, b site.Mark) site.Mark {
 
 func cloneSite(s site.Site) site.Site {
 	s.Keys = slices.Clone(s.Keys)
+	s.Transports = s.Transports.Clone()
 	return s
+}
+
+func cloneMember(m site.Member) site.Member {
+	m.Addresses, m.Providers, m.Uses = cloneAddresses(m.Addresses), slices.Clone(m.Providers), slices.Clone(m.Uses)
+	return m
 }
 
 func cloneAddresses(addresses map[string][]string) map[string][]string {

@@ -41,8 +41,11 @@ func Run(t *testing.T, newStore func(t testing.TB) Store) {
 		{"ChangeSite_OneOfManyWins", changeSiteOneOfManyWins},
 		{"ChangeSite_RefusesWhatIsNotAllowed", changeSiteRefusesWhatIsNotAllowed},
 		{"ChangeSite_CountsGenerationsOfAllSites", changeSiteCountsGenerationsOfAllSites},
+		{"ChangeSite_StoresTransports", changeSiteStoresTransports},
+		{"ChangeSite_RefusesTransportsThatLose", changeSiteRefusesTransportsThatLose},
 		{"NextEpoch_NeverRepeats", nextEpochNeverRepeats},
 		{"Join_StoresTheMember", joinStoresTheMember},
+		{"Join_StoresWhatAnInstanceCarries", joinStoresWhatAnInstanceCarries},
 		{"Join_RefusesWhatCannotBeStored", joinRefusesWhatCannotBeStored},
 		{"Join_NeverReusesAStream", joinNeverReusesAStream},
 		{"Snapshot_HasOpenRowsOfItsSites", snapshotHasOpenRowsOfItsSites},
@@ -200,7 +203,8 @@ func sorted(s []site.StreamID) []site.StreamID {
 }
 
 func sameSite(a, b site.Site) bool {
-	return a.ID == b.ID && a.Name == b.Name && a.Generation == b.Generation && a.Floors == b.Floors && slices.EqualFunc(a.Keys, b.Keys, sameKey)
+	return a.ID == b.ID && a.Name == b.Name && a.Generation == b.Generation && a.Floors == b.Floors && a.Transports.Equal(b.Transports) && a.Transports.Changed == b.Transports.Changed &&
+		slices.EqualFunc(a.Keys, b.Keys, sameKey)
 }
 
 func sameKey(a, b site.Key) bool {

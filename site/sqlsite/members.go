@@ -60,6 +60,14 @@ func (d *Database) Join(ctx context.Context, m site.Member, lease time.Duration)
 	if err != nil {
 		return err
 	}
+	providers, err := encodeNames(m.Providers)
+	if err != nil {
+		return err
+	}
+	uses, err := encodeNames(m.Uses)
+	if err != nil {
+		return err
+	}
 	return d.run(ctx, fmt.Sprintf("join as %v", m.Stream), func(ctx context.Context, c *conn) error {
 		return c.write(ctx, func() error {
 			rev, err := c.nextRevision(ctx)
@@ -83,10 +91,10 @@ func (d *Database) Join(ctx context.Context, m site.Member, lease time.Duration)
 				return finding("%w: %d rows are open; reap those of dead instances, or raise the limit with WithMaxMembers", site.ErrFull, open)
 			}
 			return c.exec(ctx, `INSERT INTO {members} (stream_id, site_id, server, application, version, role, addresses, state,
-					mark_frame, mark_next, verifies, signs, joined_ms, seen_ms, lease_until_ms, revision)
-				VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+					mark_frame, mark_next, verifies, signs, carries, has_providers, uses_providers, joined_ms, seen_ms, lease_until_ms, revision)
+				VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 				m.Stream[:], m.Site[:], m.Server, m.Application, m.Version, int64(m.Role), addresses, int64(site.MemberOpen),
-				int64(m.Mark.Frame), int64(m.Mark.Next), int64(m.Verifies), int64(m.Signs), rev.now, rev.now, rev.now+ms(lease), rev.number)
+				int64(m.Mark.Frame), int64(m.Mark.Next), int64(m.Verifies), int64(m.Signs), int64(m.Carries), providers, uses, rev.now, rev.now, rev.now+ms(lease), rev.number)
 		})
 	})
 }
@@ -108,6 +116,14 @@ func (d *Database) Renew(ctx context.Context, self site.StreamID, r site.Renewal
 		}
 		addresses = &text
 	}
+	var providers *string // nil leaves the column as it is
+	if r.Providers != nil {
+		text, err := encodeNames(r.Providers)
+		if err != nil {
+			return err
+		}
+		providers = &text
+	}
 	greater := d.greaterOf
 	return d.run(ctx, fmt.Sprintf("renew %v", self), func(ctx context.Context, c *conn) error {
 		return c.write(ctx, func() error {
@@ -117,11 +133,11 @@ func (d *Database) Renew(ctx context.Context, self site.StreamID, r site.Renewal
 			}
 			n, err := c.affect(ctx, `UPDATE {members} SET
 					mark_frame = `+greater("mark_frame")+`, mark_next = `+greater("mark_next")+`,
-					verifies = `+greater("verifies")+`, signs = `+greater("signs")+`,
-					addresses = COALESCE(?, addresses), witness = COALESCE(?, witness), seen_ms = ?, lease_until_ms = ?, revision = ?
+					verifies = `+greater("verifies")+`, signs = `+greater("signs")+`, carries = `+greater("carries")+`,
+					addresses = COALESCE(?, addresses), has_providers = COALESCE(?, has_providers), witness = COALESCE(?, witness), seen_ms = ?, lease_until_ms = ?, revision = ?
 				WHERE stream_id = ? AND state = ?`,
-				int64(r.Mark.Frame), int64(r.Mark.Next), int64(r.Verifies), int64(r.Signs),
-				addresses, witness, rev.now, rev.now+ms(r.Lease), rev.number, self[:], int64(site.MemberOpen))
+				int64(r.Mark.Frame), int64(r.Mark.Next), int64(r.Verifies), int64(r.Signs), int64(r.Carries),
+				addresses, providers, witness, rev.now, rev.now+ms(r.Lease), rev.number, self[:], int64(site.MemberOpen))
 			if err == nil && n == 0 {
 				return finding("%w", site.ErrGone)
 			}
@@ -252,4 +268,22 @@ func decodeAddresses(text string) map[string][]string {
 		return nil
 	}
 	return addresses
+}
+
+func encodeNames(names []string) (string, error) {
+	if len(names) == 0 {
+		return "[]", nil
+	}
+	b, err := json.Marshal(names)
+	return string(b), err
+}
+
+// decodeNames returns nil for text that is not what [encodeNames] wrote or that
+// [site.Renewal.Check] would refuse, like [decodeAddresses].
+func decodeNames(text string) []string {
+	var names []string
+	if json.Unmarshal([]byte(text), &names) != nil || (site.Renewal{Providers: names, Lease: 1}).Check() != nil || len(names) == 0 {
+		return nil
+	}
+	return names
 }

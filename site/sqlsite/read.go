@@ -100,7 +100,7 @@ func (d *Database) Changes(ctx context.Context, since site.Revision) (site.Snaps
 func (d *Database) readMembers(ctx context.Context, c *conn, which string, args ...any) (view, error) {
 	rows, err := c.query(ctx, `SELECT c.revision, c.site_revision, `+d.dialect.nowMS()+`, `+d.dialect.standby()+`,
 			m.stream_id, m.site_id, m.server, m.application, m.version, m.role, m.addresses, m.state,
-			m.mark_frame, m.mark_next, m.verifies, m.signs, m.witness, m.joined_ms, m.seen_ms, m.lease_until_ms
+			m.mark_frame, m.mark_next, m.verifies, m.signs, m.carries, m.has_providers, m.uses_providers, m.witness, m.joined_ms, m.seen_ms, m.lease_until_ms
 		FROM {counters} c LEFT JOIN {members} m ON (`+which+`) WHERE c.id = 1`, args...)
 	if err != nil {
 		return view{}, err
@@ -112,11 +112,11 @@ func (d *Database) readMembers(ctx context.Context, c *conn, which string, args 
 		var now int64
 		var standby string
 		var stream, in, witness []byte
-		var server, application, version, addresses sql.NullString
-		var role, state, frame, next, verifies, signs, joined, seen, lease sql.NullInt64
+		var server, application, version, addresses, providers, uses sql.NullString
+		var role, state, frame, next, verifies, signs, carries, joined, seen, lease sql.NullInt64
 		if err := rows.Scan(&v.Revision, &v.sites, &now, &standby,
 			&stream, &in, &server, &application, &version, &role, &addresses, &state,
-			&frame, &next, &verifies, &signs, &witness, &joined, &seen, &lease); err != nil {
+			&frame, &next, &verifies, &signs, &carries, &providers, &uses, &witness, &joined, &seen, &lease); err != nil {
 			return view{}, err
 		}
 		if isStandby(standby) {
@@ -137,6 +137,9 @@ func (d *Database) readMembers(ctx context.Context, c *conn, which string, args 
 			Mark:        site.Mark{Frame: uint64(frame.Int64), Next: uint64(next.Int64)},
 			Verifies:    uint64(max(0, verifies.Int64)),
 			Signs:       uint64(max(0, signs.Int64)),
+			Carries:     uint64(max(0, carries.Int64)),
+			Providers:   decodeNames(providers.String),
+			Uses:        decodeNames(uses.String),
 			Joined:      time.UnixMilli(joined.Int64),
 			Seen:        time.UnixMilli(seen.Int64),
 			Lapsed:      lease.Int64 < now,

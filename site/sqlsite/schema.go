@@ -71,6 +71,12 @@ var migrations = [][]string{
 		`{column} {counters} generation {int} NOT NULL DEFAULT 0`,
 		`UPDATE {counters} SET generation = (SELECT COALESCE(MAX(generation), 0) FROM {sites}) WHERE generation = 0`,
 	},
+	{
+		`{column} {sites} transports {json}`,
+		`{column} {members} has_providers {json}`,
+		`{column} {members} uses_providers {json}`,
+		`{column} {members} carries {int} NOT NULL DEFAULT 0`,
+	},
 }
 
 // What stands for the words in braces above.

@@ -136,6 +136,20 @@ func (d *Database) storeChange(ctx context.Context, c *conn, old, next site.Site
 			return site.Site{}, err
 		}
 	}
+	if !old.Transports.Equal(next.Transports) {
+		s.Transports = next.Transports.Clone()
+		s.Transports.Changed = s.Generation
+		text, err := encodeTransports(s.Transports)
+		if err != nil {
+			return site.Site{}, err
+		}
+		if err := c.exec(ctx, `UPDATE {sites} SET transports = ? WHERE id = ?`, text, s.ID[:]); err != nil {
+			return site.Site{}, err
+		}
+		if !s.Transports.Until.IsZero() {
+			s.Transports.Until = time.UnixMilli(s.Transports.Until.UnixMilli())
+		}
+	}
 	if err := c.exec(ctx, `UPDATE {sites} SET generation = ?, mac_required = ?, encryption_required = ?, lowest_version = ? WHERE id = ?`,
 		int64(s.Generation), bit(s.Floors.MACRequired), bit(s.Floors.EncryptionRequired), int64(s.Floors.Version), s.ID[:]); err != nil {
 		return site.Site{}, err
@@ -161,7 +175,7 @@ func bit(b bool) int64 {
 // readSites returns sites by name with their keys, all of them or those that
 // where picks. It is one statement, so that keys and generation belong together.
 func (d *Database) readSites(ctx context.Context, c *conn, where string, args ...any) ([]site.Site, error) {
-	rows, err := c.query(ctx, `SELECT s.id, s.name, s.generation, s.mac_required, s.encryption_required, s.lowest_version,
+	rows, err := c.query(ctx, `SELECT s.id, s.name, s.generation, s.mac_required, s.encryption_required, s.lowest_version, s.transports,
 			k.key_id, k.state, k.suite, k.wire_version, k.secret, k.until_ms, k.changed_generation
 		FROM {sites} s JOIN {keys} k ON k.site_id = s.id `+where, args...)
 	if err != nil {
@@ -174,7 +188,8 @@ func (d *Database) readSites(ctx context.Context, c *conn, where string, args ..
 		var s site.Site
 		var k site.Key
 		var until *int64
-		if err := rows.Scan(&id, &s.Name, &s.Generation, &s.Floors.MACRequired, &s.Floors.EncryptionRequired, &s.Floors.Version,
+		var transports *string
+		if err := rows.Scan(&id, &s.Name, &s.Generation, &s.Floors.MACRequired, &s.Floors.EncryptionRequired, &s.Floors.Version, &transports,
 			&k.ID, &k.State, &k.Suite, &k.Version, &secret, &until, &k.Changed); err != nil {
 			return nil, err
 		}
@@ -189,6 +204,9 @@ func (d *Database) readSites(ctx context.Context, c *conn, where string, args ..
 			return nil, err
 		}
 		if byID[s.ID] == nil {
+			if s.Transports, err = decodeTransports(s.Name, transports); err != nil {
+				return nil, err
+			}
 			byID[s.ID] = &s
 		}
 		byID[s.ID].Keys = append(byID[s.ID].Keys, k)

@@ -171,6 +171,40 @@ func FuzzDecodeAddresses(f *testing.F) {
 	})
 }
 
+func FuzzDecodeTransports(f *testing.F) {
+	for _, s := range []string{``, `{}`, `{"receive":["nats","udp"],"send":["udp"],"from":["udp"],"to":["nats"],"until_ms":17,"changed":5}`,
+		`{"receive":["a"],"send":["b"]}`, `{"receive":["a","a"]}`, `{"until_ms":-1}`, `null`, `[]`} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		got, err := decodeTransports("app", &text)
+		if err != nil {
+			if !got.IsZero() {
+				t.Errorf("decodeTransports(%q) = %+v with the error %v", text, got, err)
+			}
+			return
+		}
+		if err := got.Check(); err != nil {
+			t.Fatalf("decodeTransports(%q) = %+v, which is refused: %v", text, got, err)
+		}
+		again, err := encodeTransports(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back, err := decodeTransports("app", &again); err != nil || !back.Equal(got) || back.Changed != got.Changed {
+			t.Errorf("%+v was stored as %q and read back as %+v, %v", got, again, back, err)
+		}
+	})
+}
+
+func TestDecodeTransports_RefusesASpoiledRow(t *testing.T) {
+	for _, text := range []string{``, `[]`, `{"receive":["a"],"send":["b"],"from":["a"],"to":["a"]}`, `{"receive":["a"]}`} {
+		if got, err := decodeTransports("app", &text); err == nil || !strings.Contains(err.Error(), `"app"`) {
+			t.Errorf("decodeTransports(%q) = %+v, %v; want an error that names the site", text, got, err)
+		}
+	}
+}
+
 func TestDecodeAddresses_IgnoresASpoiledRow(t *testing.T) {
 	for _, text := range []string{``, `[]`, `{"tcp":["\u0000"]}`, `{"tcp":["` + strings.Repeat("x", site.MaxTextLen+1) + `"]}`} {
 		if got := decodeAddresses(text); got != nil {

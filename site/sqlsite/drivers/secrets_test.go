@@ -261,6 +261,8 @@ func TestMigration_UpgradesTablesOfVersion1(t *testing.T) {
 		m := mustJoin(t, db, before)
 		for _, statement := range []string{
 			"ALTER TABLE %skeys DROP COLUMN until_ms", "ALTER TABLE %skeys DROP COLUMN changed_generation",
+			"ALTER TABLE %ssites DROP COLUMN transports", "ALTER TABLE %smembers DROP COLUMN has_providers",
+			"ALTER TABLE %smembers DROP COLUMN uses_providers", "ALTER TABLE %smembers DROP COLUMN carries",
 			"ALTER TABLE %scounters DROP COLUMN generation", "DELETE FROM %smigrations WHERE version > 1",
 			"UPDATE %ssites SET generation = 7",
 		} {

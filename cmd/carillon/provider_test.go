@@ -1,0 +1,330 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/carillon-go/carillon/site/transports"
+)
+
+// A natsServer is a NATS server in this process, which ends with the test.
+type natsServer struct {
+	t    *testing.T
+	port int // -1: a free one
+	*server.Server
+}
+
+func startNATS(t *testing.T) *natsServer {
+	t.Helper()
+	s := &natsServer{t: t, port: -1}
+	s.start()
+	t.Cleanup(s.stop)
+	return s
+}
+
+// start starts it, at the address that it had before.
+func (s *natsServer) start() {
+	s.t.Helper()
+	var err error
+	if s.Server, err = server.NewServer(&server.Options{Host: "127.0.0.1", Port: s.port, NoLog: true, NoSigs: true}); err != nil {
+		s.t.Fatal(err)
+	}
+	s.Start()
+	if !s.ReadyForConnections(patience) {
+		s.t.Fatal("the NATS server is not ready")
+	}
+	s.port = s.Addr().(*net.TCPAddr).Port
+}
+
+func (s *natsServer) stop() {
+	s.Shutdown()
+	s.WaitForShutdown()
+}
+
+// startRedis starts a redis-server that ends with the test, and returns its URL.
+func startRedis(t *testing.T) string {
+	t.Helper()
+	path, err := exec.LookPath("redis-server")
+	if err != nil {
+		if os.Getenv("CARILLON_NO_SKIP") != "" {
+			t.Fatalf("%v; install the Debian package redis-server", err)
+		}
+		t.Skipf("%v; install the Debian package redis-server", err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	host, port, _ := net.SplitHostPort(address)
+	cmd := exec.Command(path, "--bind", host, "--port", port, "--dir", t.TempDir(), "--save", "", "--appendonly", "no", "--daemonize", "no")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	eventually(t, patience, "redis-server answers", func() bool {
+		c, err := net.Dial("tcp", address)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+	return "redis://" + address
+}
+
+// newMovable returns a site of peers on UDP that can be moved to NATS and Redis.
+func newMovable(t *testing.T) *peers {
+	t.Helper()
+	ps := newPeers(t, "udp")
+	ps.config.Redis, ps.config.NATS = startRedis(t), startNATS(t).ClientURL()
+	ps.config.MissedAfter = 10 * time.Second  // what instances have that nobody has configured otherwise
+	ps.config.Every = 2500 * time.Microsecond // of three: more than a thousand a second
+	return ps
+}
+
+// wantUses fails the test unless each process sends and listens on this transport alone.
+func wantUses(t *testing.T, name string, all ...*peerProcess) {
+	t.Helper()
+	for _, p := range all {
+		if r := p.report(); !slices.Equal(r.Uses, []string{name}) || !slices.Equal(r.Hears, []string{name}) {
+			t.Errorf("%s sends on %v and hears %v, want %s: %s", p.name, r.Uses, r.Hears, name, p.stderr)
+		}
+	}
+}
+
+func TestProviderMigrate_LosesNothingWhileProcessesRun(t *testing.T) { // G10
+	ps := newMovable(t)
+	all := []*peerProcess{ps.start("one"), ps.start("two"), ps.start("three")}
+	for _, p := range all {
+		p.say("go")
+	}
+	b := &bench{t: t, file: ps.file}
+	b.must(words("provider list"), `site "peers": udp, as configured`, "nats, redis, tcp, udp")
+	b.must(words("provider migrate nats --dry-run"), "have every instance receive on nats and udp", "done: nats in use")
+	wantUses(t, "udp", all...)
+
+	// The command is stopped on its way, and another carries on.
+	b.fails(exitTimeout, words("provider migrate nats --overlap 3s --wait 2s"), "stopped at", "carries on")
+	b.must(words("provider list"), `moving from udp to nats`)
+	b.fails(exitFailed, words("provider migrate redis"), "another move is under way", "provider list")
+	t.Log(b.must(words("provider migrate --overlap 3s"), "have every instance close udp", "done: nats in use"))
+	wantUses(t, "nats", all...)
+	t.Log(b.must(words("provider migrate redis --overlap 1s"), "have every instance send on nats and redis", "done: redis in use"))
+	wantUses(t, "redis", all...)
+
+	// One that starts with the old settings follows the site.
+	late := ps.start("late")
+	wantUses(t, "redis", late)
+	b.must(words("provider list"), `site "peers": redis, to which it was moved`)
+	var info providerInfo
+	if err := json.Unmarshal([]byte(b.must(words("provider list --json"))), &info); err != nil {
+		t.Fatal(err)
+	}
+	if len(info.Members) != 4 || !info.Members[3].InStep || !slices.Equal(info.Members[3].Configured, []string{"udp"}) || !slices.Equal(info.Send, []string{"redis"}) {
+		t.Errorf("%+v; want four in step, configured for udp", info)
+	}
+
+	// To one whose instances have to find each other first, and back to what each process has closed since.
+	b.must(words("provider migrate tcp --overlap 1s"), "done: tcp in use")
+	wantUses(t, "tcp", append(all, late)...)
+	b.must(words("provider migrate udp --overlap 1s"), "done: udp in use")
+	wantUses(t, "udp", append(all, late)...)
+	for _, p := range all {
+		p.say("quiet")
+	}
+	raised, heard, missed, twice, rate := 0, uint64(0), 0, 0, 0.0
+	for p, r := range settle(t, all...) {
+		raised += len(r.Raised)
+		missed += len(p.misses())
+		rate += float64(len(r.Raised)) / (time.Duration(r.Raised[len(r.Raised)-1]-r.Raised[0]) * time.Microsecond).Seconds()
+		for stream, h := range r.Heard {
+			for _, s := range h.Ranges {
+				heard += s[1] - s[0] + 1
+			}
+			twice += len(h.Twice)
+			if len(h.Ranges) != 1 {
+				t.Errorf("%s heard %v of %s", p.name, h.Ranges, stream)
+			}
+		}
+		if len(p.misses()) != 0 || len(r.Errors) != 0 || r.Refused != 0 || len(r.Raised) < 1000 {
+			t.Errorf("%s missed %+v, raised %d, errors %v, refused %d frames", p.name, p.misses(), len(r.Raised), r.Errors, r.Refused)
+		}
+	}
+	t.Logf("udp, nats, redis, tcp, udp: %d events by 3 processes, %.0f a second; %d raised at the 2 others, %d missed, %d doubled", raised, rate, heard, missed, twice)
+	if heard != 2*uint64(raised) || missed != 0 || twice != 0 {
+		t.Errorf("want each of %d events at two others, once", raised)
+	}
+}
+
+// One transport dies under load, comes back, and then the other one dies.
+func TestProcess_OneTransportTakesOverFromTheOther(t *testing.T) { // G10
+	ps := newMovable(t)
+	nats := startNATS(t)
+	ps.config.NATS, ps.config.Also = nats.ClientURL(), "nats"
+	all := []*peerProcess{ps.start("one"), ps.start("two"), ps.start("three")}
+	for _, p := range all {
+		p.say("go")
+	}
+	more := func(what string) {
+		t.Helper()
+		for _, p := range all {
+			before := p.report()
+			heard := func(r *peerReport) (n uint64) {
+				for _, h := range r.Heard {
+					for _, s := range h.Ranges {
+						n += s[1] - s[0] + 1
+					}
+				}
+				return n
+			}
+			eventually(t, patience, p.name+" hears a thousand events more "+what, func() bool { return heard(p.report()) >= heard(before)+1000 })
+		}
+	}
+	more("over both")
+	nats.stop()
+	more("while NATS is down")
+	nats.start()
+	more("while NATS is back")
+	eventually(t, patience, "NATS carries again", func() bool { return nats.NumClients() == len(all) })
+	for _, p := range all {
+		p.say("cut") // swallows what UDP carries, and says nothing
+	}
+	more("while UDP is dead")
+	for _, p := range all {
+		p.say("heal")
+	}
+	more("when both are back")
+	for _, p := range all {
+		p.say("quiet")
+	}
+	raised, heard, missed, twice := 0, uint64(0), 0, 0
+	for p, r := range settle(t, all...) {
+		raised += len(r.Raised)
+		missed += len(p.misses())
+		for stream, h := range r.Heard {
+			for _, s := range h.Ranges {
+				heard += s[1] - s[0] + 1
+			}
+			twice += len(h.Twice)
+			if len(h.Ranges) != 1 {
+				t.Errorf("%s heard %v of %s", p.name, h.Ranges, stream)
+			}
+		}
+		if len(r.Errors) != 0 {
+			t.Errorf("%s: %v", p.name, r.Errors)
+		}
+	}
+	t.Logf("%d events raised by 3 processes, %d raised at the 2 others, %d missed, %d doubled", raised, heard, missed, twice)
+	if heard != 2*uint64(raised) || missed != 0 || twice != 0 {
+		t.Errorf("want each of %d events at two others, once", raised)
+	}
+}
+
+func TestProviderAbort_GoesBack(t *testing.T) { // G10
+	ps := newMovable(t)
+	all := []*peerProcess{ps.start("one"), ps.start("two")}
+	for _, p := range all {
+		p.say("go")
+	}
+	b := &bench{t: t, file: ps.file}
+	b.fails(exitFailed, words("provider abort"), "no move is under way", "udp in use")
+	b.fails(exitTimeout, words("provider migrate nats --overlap 10m --wait 8s"), "when nothing is on its way on udp any more", "provider abort")
+	for _, p := range all {
+		if r := p.report(); !slices.Equal(r.Uses, []string{"nats"}) || len(r.Hears) != 2 {
+			t.Errorf("%s sends on %v and hears %v; want to send on nats alone, and to hear both", p.name, r.Uses, r.Hears)
+		}
+	}
+	b.must(words("provider abort --overlap 2s"), "have every instance send on udp alone", "have every instance close nats", "done: udp in use")
+	wantUses(t, "udp", all...)
+	for _, p := range all {
+		p.say("quiet")
+	}
+	for p, r := range settle(t, all...) {
+		for stream, h := range r.Heard {
+			if len(h.Ranges) != 1 || len(h.Twice) != 0 || len(p.misses()) != 0 {
+				t.Errorf("%s heard %v of %s, twice %v, missed %+v", p.name, h.Ranges, stream, h.Twice, p.misses())
+			}
+		}
+	}
+}
+
+func TestProviderMigrate_NamesWhoLacksTheTransport(t *testing.T) { // G10
+	ps := newPeers(t, "tcp")
+	ps.start("one")
+	b := &bench{t: t, file: ps.file}
+	b.fails(exitFailed, words("provider migrate nats"), "one on ", "lacks nats", "nothing was changed", "Carillon:Standby")
+	b.fails(exitUsage, words("provider migrate tcp,nats"), "no name of a transport")
+	b.fails(exitUsage, words("provider migrate nats --overlap 0s"), "--overlap")
+	b.fails(exitFailed, words("provider migrate"), "no move is under way", "tcp in use")
+	if tr := b.site("peers").Transports; !tr.IsZero() {
+		t.Errorf("changed to %+v", tr)
+	}
+	b.must(words("provider migrate tcp"), "done: tcp in use")
+}
+
+func TestProviderMigrate_StopsAtADeadProcess(t *testing.T) { // G10
+	ps := newMovable(t)
+	ps.start("one")
+	dead := ps.start("two")
+	dead.kill()
+	b := &bench{t: t, file: ps.file}
+	lapse(t, ps.file, "two")
+	b.fails(exitTimeout, words("provider migrate nats --patience 2s"), "no sign of life from two on", "lapsed", "--force", "members")
+	b.must(words("provider abort --force --patience 1s"), "going on without 1 instance", "done: udp in use")
+}
+
+// A move goes on where the process that drove it was killed.
+func TestMove_SurvivesTheOneWhoDrivesIt(t *testing.T) { // G10
+	ps := newMovable(t)
+	all := []*peerProcess{ps.start("one"), ps.start("two")}
+	db := (&bench{t: t, file: ps.file}).open()
+	for _, at := range []transports.Action{transports.Subscribe, transports.AwaitReceive, transports.SendBoth, transports.AwaitBoth, transports.SendNew, transports.AwaitEnd, transports.Close} {
+		ctx, cancel := context.WithCancel(t.Context())
+		_, err := transports.Move(ctx, db, "peers", []string{"nats"}, transports.Options{
+			Overlap: time.Second, Poll: 100 * time.Millisecond,
+			Progress: func(p transports.Progress) {
+				if p.Step.Action == at {
+					cancel()
+				}
+			},
+		})
+		cancel()
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Fatalf("stopped at %v: %v", at, err)
+		}
+	}
+	if _, err := transports.Move(t.Context(), db, "peers", []string{"nats"}, transports.Options{Overlap: time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	wantUses(t, "nats", all...)
+}
+
+func TestRaiseAndListen_FollowASiteThatWasMoved(t *testing.T) { // G10
+	ps := newMovable(t)
+	one := ps.start("one")
+	b := &bench{t: t, file: ps.file, env: []string{"Carillon__Nats__Urls=" + ps.config.NATS}}
+	b.must(words("provider migrate nats --overlap 1s"), "done: nats in use")
+	raise := []string{"raise", "6f1d2c3b-4a59-4687-b1c2-d3e4f5061728", "7", "--as", "json", "--site", "peers"}
+	r := b.run(raise...)
+	if r.code != 0 {
+		t.Fatalf("exit code %d: %s", r.code, r.err)
+	}
+	eventually(t, patience, "the event is heard", func() bool { return len(one.report().Heard) == 1 })
+	b.env = []string{"Carillon__Nats__Urls=nats://127.0.0.1:1"} // nobody is there
+	b.fails(exitUnavailable, raise, `provider "nats"`)
+}
