@@ -19,7 +19,7 @@ func builtIn() []string { return []string{tcpName, udpName} }
 // does not link them, because their SDKs are large: the application passes them
 // in.
 func elsewhere() []string {
-	return []string{"aws", "azure", "jetstream", "kafka", "mqtt", "nats", "postgres", "rabbit", "redis", "redis-streams"}
+	return []string{"aws", "azure", "jetstream", "kafka", "mqtt", "nats", "postgres", "rabbit", "redis", "redisstreams"}
 }
 
 // A typeName is what one of the .NET types that carried events is called here.

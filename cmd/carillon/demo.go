@@ -14,19 +14,21 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/carillon-go/carillon/cmd/internal/fleet"
+	"github.com/carillon-go/carillon/cmd/internal/transports"
 	"github.com/carillon-go/carillon/examples/cms"
 	"github.com/carillon-go/carillon/examples/cms/dashboard"
 )
 
 type demoCmd struct {
 	Instances int    `default:"2" help:"How many processes, 2 to 16."`
-	Provider  string `default:"tcp" enum:"tcp,udp" help:"What carries the events: tcp or udp."`
+	Provider  string `default:"tcp" help:"What carries the events: tcp, udp, or one whose server the settings name, as in Carillon__Nats__Urls=nats://127.0.0.1:4222 in the environment."`
 	Events    string `default:"on" enum:"on,off" help:"With off, nobody tells anybody, and pages go stale."`
 	Port      int    `default:"8080" help:"Where the dashboard listens; instance 1 listens on the next port, and so on."`
 	Open      bool   `help:"Open the dashboard in the browser."`
@@ -42,6 +44,9 @@ const (
 func (c *demoCmd) Validate() error {
 	if c.Instances < 2 || c.Instances > maxDemo {
 		return fmt.Errorf("--instances %d is not possible; the demonstration runs 2 to %d", c.Instances, maxDemo)
+	}
+	if names := transports.Names(); !slices.Contains(names, c.Provider) {
+		return fmt.Errorf("--provider %q is not one of %s", c.Provider, strings.Join(names, ", "))
 	}
 	if c.Port < 1 || c.Port+c.Instances > 65535 {
 		return fmt.Errorf("--port %d is not possible: it is the first of %d ports, 1 to %d", c.Port, c.Instances+1, 65535-c.Instances)

@@ -13,7 +13,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/carillon-go/carillon/appsettings"
 	"github.com/carillon-go/carillon/cmd/internal/fleet"
+	"github.com/carillon-go/carillon/cmd/internal/transports"
 	"github.com/carillon-go/carillon/examples/cms"
 	"github.com/carillon-go/carillon/provider"
 	"github.com/carillon-go/carillon/provider/tcpbus"
@@ -151,12 +153,23 @@ func (c *instanceCmd) run(ctx context.Context, std streams, member *fleet.Member
 	return true, in.Shutdown(ctx)
 }
 
-// provider makes what carries the events, on this machine only.
+// provider makes what carries the events: on this machine only, or through the server that the settings name.
 func (c *instanceCmd) provider() (provider.Provider, error) {
-	if c.Provider == "udp" {
+	switch c.Provider {
+	case "tcp":
+		return tcpbus.New(tcpbus.Config{Listen: "127.0.0.1:0"})
+	case "udp":
 		return udpbus.New(udpbus.Config{Port: c.UDPPort, Interface: "127.0.0.1"})
 	}
-	return tcpbus.New(tcpbus.Config{Listen: "127.0.0.1:0"})
+	make, ok := transports.Factories()[c.Provider]
+	if !ok {
+		return nil, fmt.Errorf("there is no transport %q", c.Provider)
+	}
+	s, err := appsettings.Load(appsettings.Options{Providers: transports.Factories()})
+	if err != nil {
+		return nil, err
+	}
+	return make(s.Section(c.Provider))
 }
 
 // watch tells the parent what is counted and dropped, until ctx ends.

@@ -69,7 +69,7 @@ const (
 	name = "redis"
 
 	// streamsName is the name with [Config.Keep], so that a site can use both while it moves.
-	streamsName = "redis-streams"
+	streamsName = "redisstreams"
 )
 
 // receiveBufferBytes is what may be on its way to an instance: with the echo of as
@@ -116,7 +116,7 @@ func New(cfg Config) (*Provider, error) {
 	return p, nil
 }
 
-// Name returns "redis", or "redis-streams" with [Config.Keep].
+// Name returns "redis", or "redisstreams" with [Config.Keep].
 func (p *Provider) Name() string {
 	if p.cfg.Keep > 0 {
 		return streamsName
