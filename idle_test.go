@@ -187,8 +187,12 @@ func TestIdle_AsMuchIsSentAsProvidersAllow(t *testing.T) {
 				time.Sleep(time.Minute)
 				frames, calls = q.sent("paid")
 				t.Logf("an event, and the minute after it: %d frames in %d messages: %v", frames, calls, q.meter)
-				if beats := q.of("paid", wire.TypeHeartbeat); tt.idle < 0 && beats != 5 {
-					t.Errorf("%d heartbeats followed the event, want 5, which tell of it if it was lost", beats)
+				beats, acks := q.of("paid", wire.TypeHeartbeat), q.of("paid", wire.TypeACK)
+				if tt.idle < 0 && (beats != 1 || acks > n-1) {
+					t.Errorf("%d heartbeats and %d acknowledgements followed the event, want 1, which tells of it if it was lost, and one of each other instance at most", beats, acks)
+				}
+				if tt.idle == 0 && beats < 5 {
+					t.Errorf("%d heartbeats followed the event, want 5 within a second, and one every second", beats)
 				}
 				for i := range n {
 					if got := numbers(q.heard[i].WaitRaised(1)); !slices.Equal(got, span(1, 1)) {

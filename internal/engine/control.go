@@ -146,8 +146,14 @@ func (m *Machine) heartbeatSoon(now time.Time) {
 		return
 	}
 	m.heartbeatIn = heartbeatFirst
-	m.heartbeatAt = now.Add(heartbeatFirst)
+	if m.dear() {
+		m.heartbeatIn = heartbeatLast
+	}
+	m.heartbeatAt = now.Add(m.heartbeatIn)
 }
+
+// dear reports whether every message costs money. Then little is said after an event that few others follow.
+func (m *Machine) dear() bool { return m.cfg.IdleHeartbeat != 0 }
 
 // idleHeartbeat returns how often an idle instance speaks; 0 is never.
 func (m *Machine) idleHeartbeat() time.Duration {
@@ -167,7 +173,11 @@ func (m *Machine) SetWays(now time.Time, w Ways) {
 }
 
 // Speak has a heartbeat said soon, so that others hear on which ways this instance is heard.
-func (m *Machine) Speak(now time.Time) { m.heartbeatSoon(now) }
+func (m *Machine) Speak(now time.Time) {
+	if m.heartbeatSoon(now); !m.heartbeatAt.IsZero() {
+		m.heartbeatAt = now.Add(heartbeatFirst)
+	}
+}
 
 func (m *Machine) sayHeartbeat(now time.Time, fx *Effects) {
 	s := &m.send
@@ -202,11 +212,15 @@ func (m *Machine) ackLater(now time.Time) { m.ackIn(now, ackFlow) }
 // have to hear them. It is up to a quarter sooner or later, since all hear the same at
 // once. A few need none of this.
 func (m *Machine) ackIn(now time.Time, share time.Duration) {
+	every := ackEvery
+	if m.dear() && m.ackFrames < ackDearFrames && m.ackBytes < ackDearBytes {
+		every = ackDear
+	}
 	if !m.many() {
-		m.ackAt = earlier(m.ackAt, now.Add(ackEvery))
+		m.ackAt = earlier(m.ackAt, now.Add(every))
 		return
 	}
-	d := max(ackEvery, time.Duration(len(m.peers))*share)
+	d := max(every, time.Duration(len(m.peers))*share)
 	if soonest := now.Add(d * 3 / 4); m.ackAt.IsZero() || m.ackAt.After(soonest) {
 		m.ackAt = earlier(m.ackAt, soonest.Add(time.Duration(m.rand.Int64N(int64(d/2)))))
 	}

@@ -62,3 +62,32 @@ func TestSpeak_SaysAHeartbeatWhereIdleInstancesSayNone(t *testing.T) {
 		t.Errorf("heartbeats at %v, want one soon after %v", at, now)
 	}
 }
+
+// Where messages cost money, few events are acknowledged late, and many as anywhere else.
+func TestACK_WhereMessagesCostMoneyItComesLateForFewEvents(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		idle   time.Duration
+		frames int
+		want   time.Duration // after the last of them
+	}{
+		{"one, for free", 0, 1, ackEvery},
+		{"one", -1, 1, ackDear},
+		{"one, once a minute", time.Minute, 1, ackDear},
+		{"a few", -1, ackDearFrames, ackDear},
+		{"many", -1, ackDearFrames + 1, ackEvery},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m, others, now, fx := pacedBy(t, 2, func(cfg *Config) { cfg.Window, cfg.IdleHeartbeat = 0, tt.idle })
+			for n := range uint64(tt.frames) {
+				h := wire.Header{Type: wire.TypeEvents, Site: testSite, Stream: others[0], Number: n + 1, Ordinal: n, Count: 1}
+				if v := m.Receive(now, h, make([]byte, 1000), wire.AppendRecord(nil, &wire.Event{}), fx); v != Accepted {
+					t.Fatalf("frame %d: %v", h.Number, v)
+				}
+			}
+			if got := m.ackAt.Sub(now); got != tt.want {
+				t.Errorf("it comes %v after the last of %d frames, want %v", got, tt.frames, tt.want)
+			}
+		})
+	}
+}

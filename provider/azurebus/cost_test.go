@@ -1,14 +1,19 @@
 package azurebus
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/carillon-go/carillon"
 	"github.com/carillon-go/carillon/provider"
 	"github.com/carillon-go/carillon/provider/azurebus/emulator"
 	"github.com/carillon-go/carillon/provider/providertest"
+	"github.com/carillon-go/carillon/site/memsite"
 )
 
 // since waits until everything was acknowledged, and returns what was done since before.
@@ -122,4 +127,61 @@ func TestNew_LooksOftenEnoughAndNotMore(t *testing.T) {
 	if d := p.Capabilities().IdleHeartbeat; d >= 0 {
 		t.Errorf("IdleHeartbeat %v; each is charged for", d)
 	}
+}
+
+// What a lone event of a quiet site costs with everything that is said about it: one heartbeat, and an acknowledgement of each other instance.
+func TestCost_OfALoneEvent(t *testing.T) {
+	t.Parallel() // it mostly waits
+	const n = 10
+	e := startEmulator(t, emulator.Options{})
+	db := memsite.New(nil)
+	id := carillon.NewID()
+	var brokers []*carillon.Broker
+	var heard atomic.Int32
+	for i := range n {
+		b, err := carillon.Open(t.Context(), carillon.Config{
+			Application: "test", Server: fmt.Sprint("instance ", i), Database: db, Providers: []provider.Provider{newProvider(t, config(e))},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { b.Close() })
+		b.Event(id).OnRaised(func(context.Context, carillon.Raised[any]) { heard.Add(1) })
+		b.Enable()
+		brokers = append(brokers, b)
+	}
+	// measure returns what is charged for while times events are raised, every so often, until all is quiet.
+	measure := func(times int, every time.Duration) int {
+		quiet(t, e)
+		before := e.Operations()
+		heard.Store(0)
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for range times {
+			if err := brokers[0].Event(id).Raise(t.Context(), carillon.ID{}, "parameter"); err != nil {
+				t.Fatal(err)
+			}
+			<-tick.C
+		}
+		eventually(t, "all have heard all", func() bool { return int(heard.Load()) == n*times })
+		quiet(t, e)
+		return since(t, e, before, 0).Units
+	}
+	lone := measure(1, time.Millisecond)
+	t.Logf("of %d instances: %d operations for a lone event, %.1f for one of ten a second", n, lone, float64(measure(30, 100*time.Millisecond))/30)
+	if most := 2*(2*n-1) + 3*(n-1); lone > most {
+		t.Errorf("a lone event costs %d operations, want %d at most: the event, a heartbeat, and an acknowledgement of each other instance", lone, most)
+	}
+}
+
+// quiet waits until nothing has been sent for longer than a heartbeat or an acknowledgement would take.
+func quiet(t *testing.T, e *emulator.Emulator) {
+	t.Helper()
+	last, since := -1, time.Now()
+	eventually(t, "idle instances send nothing", func() bool {
+		if n := e.Operations().Sends; n != last {
+			last, since = n, time.Now()
+		}
+		return time.Since(since) > 2*time.Second
+	})
 }
