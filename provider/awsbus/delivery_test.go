@@ -240,16 +240,29 @@ func TestReceive_RedeliversWhatWasNotFinished(t *testing.T) {
 	var mu sync.Mutex
 	var kept []func()
 	all[1].OnBatch(func(b provider.Batch) {
+		if string(b.Frames[0]) != "again" {
+			b.Done()
+			return
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		kept = append(kept, b.Done)
 	})
 	times := func() int { mu.Lock(); defer mu.Unlock(); return len(kept) }
-	if err := all[0].Provider.Send(t.Context(), [][]byte{[]byte("again")}); err != nil {
-		t.Fatal(err)
+	send := func(frame string) {
+		t.Helper()
+		if err := all[0].Provider.Send(t.Context(), [][]byte{[]byte(frame)}); err != nil {
+			t.Fatal(err)
+		}
 	}
+	messages := func() int { _, _, n := e.Queue(of(all[1]).queue); return n }
+	send("again")
 	if !eventually(func() bool { return times() == 1 }) {
 		t.Fatal("not heard")
+	}
+	send("finished") // once that is deleted, so is whatever was finished before
+	if !all[1].Heard([]byte("finished"), patience) || !eventually(func() bool { return messages() <= 1 }) {
+		t.Fatal("what is finished is not deleted")
 	}
 	e.Redeliver()
 	if !eventually(func() bool { return times() == 2 }) {
@@ -260,7 +273,7 @@ func TestReceive_RedeliversWhatWasNotFinished(t *testing.T) {
 		done()
 	}
 	mu.Unlock()
-	if !eventually(func() bool { _, _, n := e.Queue(of(all[1]).queue); return n == 0 }) {
+	if !eventually(func() bool { return messages() == 0 }) {
 		t.Error("it is not deleted")
 	}
 }

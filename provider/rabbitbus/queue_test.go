@@ -24,8 +24,12 @@ func TestQueue_KeepsWhatIsSentDuringACut(t *testing.T) {
 
 	gate := make(chan struct{}) // what b sent stays unacknowledged
 	b.OnBatch(func(provider.Batch) { <-gate })
-	if err := a.Provider.Send(t.Context(), [][]byte{[]byte("not acknowledged")}); err != nil {
+	taken := []byte("not acknowledged")
+	if err := a.Provider.Send(t.Context(), [][]byte{taken}); err != nil {
 		t.Fatal(err)
+	}
+	if !b.Heard(taken, patience) {
+		t.Fatal("nothing is heard")
 	}
 	own := []byte("by itself")
 	if err := b.Provider.Send(t.Context(), [][]byte{own}); err != nil {
@@ -39,17 +43,26 @@ func TestQueue_KeepsWhatIsSentDuringACut(t *testing.T) {
 	b.OnBatch(nil)
 	close(gate)
 	ways[1].Heal()
+	if !eventually(func() bool { return b.Reconnects() > 0 }) {
+		t.Fatal("Reconnected was not called")
+	}
+	if now := queueOf(b); now != queue {
+		t.Fatalf("its queue was %q and is %q", queue, now)
+	}
 	if !b.Heard(waiting, patience) {
 		t.Error("what was sent during the cut did not wait")
 	}
 	if b.Heard(own, 0) {
 		t.Error("it heard what it had sent itself, before the cut")
 	}
-	if !eventually(func() bool { return b.Reconnects() > 0 }) {
-		t.Error("Reconnected was not called")
+	n := 0
+	for _, f := range b.Frames() {
+		if bytes.Equal(f, taken) {
+			n++
+		}
 	}
-	if now := queueOf(b); now != queue {
-		t.Errorf("its queue was %q and is %q", queue, now)
+	if n != 2 {
+		t.Errorf("what was not acknowledged when the connection broke was heard %d times, want 2", n)
 	}
 }
 
