@@ -271,31 +271,27 @@ func TestKeeper_NothingIsToldAfterClose(t *testing.T) {
 	})
 }
 
+// Without a bubble, in which nobody may wait for a mutex.
 func TestKeeper_CloseWaitsForADelivery(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var s server
-		k := keeper(&s)
-		env := new(told).env()
-		release := make(chan struct{})
-		env.Deliver = func(provider.Batch) { <-release }
-		if err := k.Start(t.Context(), env); err != nil {
-			t.Fatal(err)
-		}
-		links, _ := s.all()
-		go links[0].env.Deliver(provider.Batch{})
-		synctest.Wait()
-		var closed atomic.Bool
-		go func() { k.Close(); closed.Store(true) }()
-		synctest.Wait()
-		if closed.Load() {
-			t.Error("Close returned while a delivery ran")
-		}
-		close(release)
-		synctest.Wait()
-		if !closed.Load() {
-			t.Error("Close goes on waiting")
-		}
-	})
+	var s server
+	k := keeper(&s)
+	env := new(told).env()
+	delivering, release, closed := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	env.Deliver = func(provider.Batch) { close(delivering); <-release }
+	if err := k.Start(t.Context(), env); err != nil {
+		t.Fatal(err)
+	}
+	links, _ := s.all()
+	go links[0].env.Deliver(provider.Batch{})
+	<-delivering
+	go func() { k.Close(); close(closed) }()
+	select {
+	case <-closed:
+		t.Error("Close returned while a delivery ran")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(release)
+	<-closed
 }
 
 func TestKeeper_GivesUpAnAttemptThatTakesTooLong(t *testing.T) {
