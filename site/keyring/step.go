@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/carillon-go/carillon/site"
+	"github.com/carillon-go/carillon/site/internal/walk"
 )
 
 // DefaultOverlap is how long an old key goes on verifying after the last instance
@@ -25,24 +26,14 @@ var ErrUnderWay = errors.New("keyring: another rotation is under way")
 var ErrCompromised = errors.New("keyring: the new key was compromised meanwhile")
 
 // A View is what a decision goes by: one consistent read.
-type View struct {
-	Site    site.Site
-	Members []site.Member // the open rows of the whole database, whatever their lease
-	Now     time.Time     // of the database
-}
+type View = walk.View
 
 // NewView picks the site of this name from a read of everything, such as
 // [site.Database.Changes] after 0.
 func NewView(snap site.Snapshot, name string) (View, error) {
-	i := slices.IndexFunc(snap.Sites, func(s site.Site) bool { return s.Name == name })
-	if i < 0 {
-		return View{}, fmt.Errorf("keyring: there is no site %q in the database", name)
-	}
-	v := View{Site: snap.Sites[i], Now: snap.Now}
-	for _, m := range snap.Members {
-		if m.State == site.MemberOpen {
-			v.Members = append(v.Members, m)
-		}
+	v, err := walk.NewView(snap, name)
+	if err != nil {
+		return v, fmt.Errorf("keyring: %w", err)
 	}
 	return v, nil
 }
@@ -203,7 +194,7 @@ func Next(v View, r Rotation) (Step, error) {
 	case 0:
 		return r.create(v, to)
 	case site.KeyPending:
-		if step.Waiting = v.waiting(r, func(m site.Member) bool { return m.Verifies < changed(s, key) }); len(step.Waiting) > 0 {
+		if step.Waiting = waiting(v, r, func(m site.Member) bool { return m.Verifies < changed(s, key) }); len(step.Waiting) > 0 {
 			step.Action = AwaitVerify
 			return step, nil
 		}
@@ -299,7 +290,7 @@ func (r *Rotation) finish(v View, step Step) (Step, error) {
 		})
 	case len(open) > 0:
 		step.Old, step.Until = open, time.Time{}
-		if step.Waiting = v.waiting(*r, func(m site.Member) bool { return m.Site == s.ID && m.Signs < changed(s, s.Active()) }); len(step.Waiting) > 0 {
+		if step.Waiting = waiting(v, *r, func(m site.Member) bool { return m.Site == s.ID && m.Signs < changed(s, s.Active()) }); len(step.Waiting) > 0 {
 			step.Action = AwaitSign
 			return step, nil
 		}
@@ -330,7 +321,7 @@ func changed(s site.Site, k site.Key) uint64 {
 }
 
 // waiting returns the rows that are behind, those that are not lapsed first.
-func (v *View) waiting(r Rotation, behind func(site.Member) bool) []site.Member {
+func waiting(v View, r Rotation, behind func(site.Member) bool) []site.Member {
 	var rows []site.Member
 	for _, m := range v.Members {
 		if !r.Without[m.Stream] && behind(m) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/carillon-go/carillon/site"
+	"github.com/carillon-go/carillon/site/internal/walk"
 )
 
 // DefaultOverlap is how long the old transports stay open after the last instance has ceased to send on
@@ -60,24 +61,14 @@ func (e *LackError) names() string {
 }
 
 // A View is what a decision goes by: one consistent read.
-type View struct {
-	Site    site.Site
-	Members []site.Member // the open rows of the whole database, whatever their lease
-	Now     time.Time     // of the database
-}
+type View = walk.View
 
 // NewView picks the site of this name from a read of everything, such as
 // [site.Database.Changes] after 0.
 func NewView(snap site.Snapshot, name string) (View, error) {
-	i := slices.IndexFunc(snap.Sites, func(s site.Site) bool { return s.Name == name })
-	if i < 0 {
-		return View{}, fmt.Errorf("transports: there is no site %q in the database", name)
-	}
-	v := View{Site: snap.Sites[i], Now: snap.Now}
-	for _, m := range snap.Members {
-		if m.State == site.MemberOpen {
-			v.Members = append(v.Members, m)
-		}
+	v, err := walk.NewView(snap, name)
+	if err != nil {
+		return v, fmt.Errorf("transports: %w", err)
 	}
 	return v, nil
 }
@@ -254,8 +245,8 @@ func Next(v View, r Target) (Step, error) {
 		step.From = t.Send
 	}
 	// The end was stored when all had said what there was to say.
-	if step.Waiting = v.behind(r); begun && len(step.Waiting) > 0 && slices.Equal(t.To, to) && t.Until.IsZero() {
-		if err := v.lack(to, true); err != nil && !r.Back {
+	if step.Waiting = behind(v, r); begun && len(step.Waiting) > 0 && slices.Equal(t.To, to) && t.Until.IsZero() {
+		if err := lack(v, to, true); err != nil && !r.Back {
 			return Step{}, err
 		}
 		step.Action = awaited(t)
@@ -278,7 +269,7 @@ func Next(v View, r Target) (Step, error) {
 		}
 		return step, nil
 	case len(without(to, t.Receive)) > 0:
-		if err := v.lack(to, begun); err != nil {
+		if err := lack(v, to, begun); err != nil {
 			return Step{}, err
 		}
 		step.Action, next.Receive = Subscribe, union(t.Receive, to)
@@ -350,7 +341,7 @@ func awaited(t site.Transports) Action {
 }
 
 // lack returns a [*LackError] if instances of the site do not have all of to.
-func (v *View) lack(to []string, begun bool) error {
+func lack(v View, to []string, begun bool) error {
 	e := &LackError{Lacks: map[site.StreamID][]string{}, Begun: begun}
 	for _, m := range v.Members {
 		if lacks := without(to, m.Providers); m.Site == v.Site.ID && len(lacks) > 0 {
@@ -366,7 +357,7 @@ func (v *View) lack(to []string, begun bool) error {
 
 // behind returns the rows that do not do yet what the site's transports say, those that are not lapsed first. The
 // instances of other sites are among them: they may hear this one.
-func (v *View) behind(r Target) []site.Member {
+func behind(v View, r Target) []site.Member {
 	var rows []site.Member
 	for _, m := range v.Members {
 		if !r.Without[m.Stream] && m.Carries < v.Site.Transports.Changed {
