@@ -35,13 +35,13 @@ help: ## this list
 .PHONY: test
 test: needs $(BIN)/testall ## all tests of all modules with the race detector
 	@$(TOOLS) test -vet=off ./...
-	@$(BIN)/testall $(NOSKIP) $(MODULES) -- -race -vet=off $(TESTFLAGS)
+	@$(BIN)/testall $(NOSKIP) -together $(MODULES) -- -race -vet=off $(TESTFLAGS)
 	@echo "── allocations, which the race detector would add to"
 	@$(BIN)/testall $(NOSKIP) $(CURDIR) -- -vet=off -p=2 -timeout=5m -run=Allocat
 
 .PHONY: test-quick
 test-quick: $(BIN)/testall ## the short tests, without the race detector
-	@$(BIN)/testall $(MODULES) -- -short -vet=off $(TESTFLAGS)
+	@$(BIN)/testall -together $(MODULES) -- -short -vet=off $(TESTFLAGS)
 
 .PHONY: needs
 needs:

@@ -2,7 +2,10 @@
 // shows what matters: the closing lines of go test, the output of what failed,
 // and one line per module with its time.
 //
-//	testall [-no-skip] DIR... [-- GO TEST FLAGS]
+//	testall [-no-skip] [-together] DIR... [-- GO TEST FLAGS]
+//
+// With -together the modules, which must belong to the workspace of the current folder, are
+// tested by one go test, so that -p holds for all of them: most tests wait more than they compute.
 //
 // With -no-skip a skipped test is a failure, and CARILLON_NO_SKIP=1 is set so
 // that tests that lack a server or a browser fail by themselves and say what
@@ -24,6 +27,7 @@ import (
 
 func main() {
 	noSkip := flag.Bool("no-skip", false, "a skipped test is a failure")
+	together := flag.Bool("together", false, "one go test for all modules, which are of one workspace")
 	flag.Parse()
 	dirs, flags := flag.Args(), []string(nil)
 	if i := slices.Index(dirs, "--"); i >= 0 {
@@ -33,23 +37,49 @@ func main() {
 		fmt.Fprintln(os.Stderr, "testall: name the folders of the modules to test")
 		os.Exit(2)
 	}
-	if err := run(os.Stdout, dirs, flags, *noSkip); err != nil {
+	if err := run(os.Stdout, units(dirs, *together), flags, *noSkip); err != nil {
 		fmt.Fprintln(os.Stderr, "testall:", err)
 		os.Exit(1)
 	}
 }
 
-// run tests every module, also after one has failed, and returns an error that
-// names the modules that did.
-func run(w io.Writer, dirs, flags []string, noSkip bool) error {
+// A unit is what one go test tests.
+type unit struct {
+	name     string
+	dir      string
+	patterns []string // of packages
+	modules  int
+}
+
+// units returns what to test, one after the other.
+func units(dirs []string, together bool) []unit {
+	if together && len(dirs) > 1 {
+		u := unit{name: fmt.Sprintf("%d modules", len(dirs)), dir: ".", modules: len(dirs)}
+		for _, dir := range dirs {
+			u.patterns = append(u.patterns, dir+"/...")
+		}
+		return []unit{u}
+	}
+	var all []unit
+	for _, dir := range dirs {
+		all = append(all, unit{relative(dir), dir, []string{"./..."}, 1})
+	}
+	return all
+}
+
+// run tests every unit, also after one has failed, and returns an error that
+// names those that did.
+func run(w io.Writer, all []unit, flags []string, noSkip bool) error {
 	var failed []string
 	var skips int
 	began := time.Now()
-	for i, dir := range dirs {
-		name := relative(dir)
-		fmt.Fprintf(w, "── %d/%d %s\n", i+1, len(dirs), name)
+	modules := 0
+	for i, u := range all {
+		name := u.name
+		modules += u.modules
+		fmt.Fprintf(w, "── %d/%d %s\n", i+1, len(all), name)
 		start := time.Now()
-		r, err := testModule(w, dir, flags, noSkip)
+		r, err := u.test(w, flags, noSkip)
 		verdict := "ok"
 		if err != nil || r.failed || noSkip && len(r.skipped) > 0 {
 			verdict = "FAILED"
@@ -72,15 +102,15 @@ func run(w io.Writer, dirs, flags []string, noSkip bool) error {
 		}
 		return fmt.Errorf("failed: %s%s", strings.Join(failed, ", "), why)
 	}
-	fmt.Fprintf(w, "── all %d modules passed in %v\n", len(dirs), time.Since(began).Round(time.Second))
+	fmt.Fprintf(w, "── all %d modules passed in %v\n", modules, time.Since(began).Round(time.Second))
 	return nil
 }
 
-// testModule runs go test in dir. The error is about running it, not about what
+// test runs go test. The error is about running it, not about what
 // the tests found.
-func testModule(w io.Writer, dir string, flags []string, noSkip bool) (result, error) {
-	cmd := exec.Command("go", append([]string{"test", "-json"}, append(flags, "./...")...)...)
-	cmd.Dir = dir
+func (u unit) test(w io.Writer, flags []string, noSkip bool) (result, error) {
+	cmd := exec.Command("go", slices.Concat([]string{"test", "-json"}, flags, u.patterns)...)
+	cmd.Dir = u.dir
 	cmd.Env = os.Environ()
 	if noSkip {
 		cmd.Env = append(cmd.Env, "CARILLON_NO_SKIP=1")

@@ -57,7 +57,7 @@ func TestRun_Verdicts(t *testing.T) {
 			t.Setenv("GOWORK", "off")
 			t.Setenv("CARILLON_NO_SKIP", "")
 			var out strings.Builder
-			err := run(&out, []string{dir}, []string{"-count=1"}, tt.noSkip)
+			err := run(&out, units([]string{dir}, false), []string{"-count=1"}, tt.noSkip)
 			if (err != nil) != tt.fails {
 				t.Errorf("run returned %v, want failure %v", err, tt.fails)
 			}
@@ -84,12 +84,42 @@ func TestRun_GoesOnAfterAFailure(t *testing.T) {
 	write(t, bad, "x_test.go", "package x\n\nimport \"testing\"\n\nfunc TestA(t *testing.T) { t.Fail() }\n")
 	write(t, good, "x_test.go", "package x\n\nimport \"testing\"\n\nfunc TestA(t *testing.T) {}\n")
 	var out strings.Builder
-	err := run(&out, []string{bad, good}, nil, false)
+	err := run(&out, units([]string{bad, good}, false), nil, false)
 	if err == nil || !strings.Contains(err.Error(), bad) || strings.Contains(err.Error(), good) {
 		t.Errorf("run returned %v, want an error that names %s alone", err, bad)
 	}
 	if !strings.Contains(out.String(), "ok  \tx") {
 		t.Errorf("the second module was not tested:\n%s", &out)
+	}
+}
+
+func TestRun_TestsAWorkspaceTogether(t *testing.T) {
+	root := t.TempDir()
+	var dirs []string
+	for _, name := range []string{"a", "b", "c"} {
+		dir := filepath.Join(root, name)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, dir, "go.mod", "module "+name+"\n\ngo 1.25.0\n")
+		body := "t.Log()"
+		if name == "b" {
+			body = "t.Error(\"the reason\")"
+		}
+		write(t, dir, "x_test.go", "package x\n\nimport \"testing\"\n\nfunc TestA(t *testing.T) { "+body+" }\n")
+		dirs = append(dirs, dir)
+	}
+	write(t, root, "go.work", "go 1.25.0\n\nuse (\n\t./a\n\t./b\n\t./c\n)\n")
+	t.Chdir(root)
+	t.Setenv("GOWORK", "")
+	var out strings.Builder
+	if err := run(&out, units(dirs, true), []string{"-count=1"}, false); err == nil {
+		t.Error("run returned nil, though a test failed")
+	}
+	for _, s := range []string{"ok  \ta", "FAIL\tb", "the reason", "ok  \tc", "3 modules: FAILED, 2 passed, 1 failed, 0 skipped"} {
+		if !strings.Contains(out.String(), s) {
+			t.Errorf("the output lacks %q:\n%s", s, &out)
+		}
 	}
 }
 
