@@ -162,6 +162,9 @@ func (d *Definition[T]) Event(b *Broker) *Event {
 
 // OnRaised is [Event.OnRaised] with the parameter's type. An event received
 // whose parameter does not decode is missed.
+//
+// What this instance raises is told on the goroutine that raises it, what others raise on one of
+// the Broker's, so fn may run twice at the same time: what it changes needs a mutex.
 func (d *Definition[T]) OnRaised(b *Broker, fn func(ctx context.Context, r Raised[T])) (remove func()) {
 	e := d.Event(b)
 	return e.subscribe(&raisedSub{

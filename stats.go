@@ -213,7 +213,7 @@ func (b *Broker) Status() Status {
 	}
 	for _, o := range b.outs {
 		if since, err := o.failure(); !since.IsZero() {
-			s.Problems = append(s.Problems, fmt.Sprintf("provider %q has not accepted frames for %v: %v", o.name, now.Sub(since).Round(time.Second), err))
+			s.Problems = append(s.Problems, fmt.Sprintf("provider %q has not accepted frames for %v: %v", o.name, max(now.Sub(since).Round(time.Second), time.Second), err))
 		}
 	}
 	s.Ready = s.InStep && s.Enabled && !s.Closing && !s.Isolated && !gone

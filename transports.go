@@ -427,7 +427,11 @@ func (b *Broker) strangers(k *keyring) string {
 	if n == 0 {
 		return ""
 	}
-	return fmt.Sprintf("this instance and %d others of the site do not hear each other: %s, and this one %s; configure all alike, with the other transport in Standby, and move the site: carillon provider migrate", n, first, strings.Join(uses, ", "))
+	others := "another one"
+	if n > 1 {
+		others = fmt.Sprint(n, " others")
+	}
+	return fmt.Sprintf("this instance and %s of the site do not hear each other: %s, and this one %s; configure all alike, with the other transport in Standby, and move the site: carillon provider migrate", others, first, strings.Join(uses, ", "))
 }
 
 // listen has what arrives through fresh transports noted, until every live instance of the site was

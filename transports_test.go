@@ -243,7 +243,7 @@ func TestTransports_InstancesWithNothingInCommonAreNamed(t *testing.T) {
 		b := j.open(1, 2)
 		time.Sleep(5 * time.Second)
 		for what, found := range map[string][]string{"who was there": j.problem(a, 1), "who came": j.problem(b, 0)} {
-			if len(found) != 1 || !strings.Contains(found[0], "1 others of the site do not hear each other") || !strings.Contains(found[0], "provider migrate") {
+			if len(found) != 1 || !strings.Contains(found[0], "this instance and another one of the site do not hear each other") || !strings.Contains(found[0], "provider migrate") {
 				t.Errorf("%s: problems %q; want one that names the other and the remedy", what, found)
 			}
 		}

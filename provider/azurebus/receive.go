@@ -104,7 +104,7 @@ func (in *inbox) open(m *azservicebus.ReceivedMessage) [][]byte {
 	frames, err := unpack(m.Body)
 	if err != nil {
 		p.strange.Add(1)
-		in.link.env.Logger.LogAttrs(in.link.ctx, slog.LevelDebug, "message of a stranger dropped", slog.String("provider", name), slog.String("topic", in.topic))
+		in.link.env.Logger.LogAttrs(in.link.ctx, slog.LevelDebug, "message of a stranger dropped", slog.String("topic", in.topic))
 	}
 	return frames
 }
@@ -200,7 +200,7 @@ func (s *settler) run() {
 		err := next.receiver.CompleteMessage(ctx, next.message, nil)
 		cancel()
 		if err != nil && s.link.ctx.Err() == nil { // it will come again, and be known
-			s.link.env.Logger.LogAttrs(s.link.ctx, slog.LevelDebug, "message not acknowledged", slog.String("provider", name), slog.String("error", firstLine(err.Error())))
+			s.link.env.Logger.LogAttrs(s.link.ctx, slog.LevelDebug, "message not acknowledged", slog.String("error", firstLine(err.Error())))
 		}
 	}
 }

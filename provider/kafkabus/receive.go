@@ -86,6 +86,6 @@ func (l *link) skip(topic string, records int64) {
 	if now := time.Now(); now.Sub(l.skipSaid) >= time.Second {
 		l.skipSaid = now
 		l.env.Logger.LogAttrs(context.Background(), slog.LevelWarn, "records skipped, as they are compressed, which no instance does",
-			slog.String("provider", name), slog.String("topic", topic), slog.Int64("records", l.skipped))
+			slog.String("topic", topic), slog.Int64("records", l.skipped))
 	}
 }

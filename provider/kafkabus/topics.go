@@ -150,7 +150,7 @@ func (l *link) create(ctx context.Context) error {
 		err := kerr.ErrorForCode(said.ErrorCode)
 		switch {
 		case err == nil:
-			l.env.Logger.LogAttrs(ctx, slog.LevelInfo, "topic created", slog.String("provider", name), slog.String("topic", l.own), slog.Duration("retention", cfg.retention))
+			l.env.Logger.LogAttrs(ctx, slog.LevelInfo, "topic created", slog.String("topic", l.own), slog.Duration("retention", cfg.retention))
 		case errors.Is(err, kerr.TopicAlreadyExists):
 		case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
 			return fmt.Errorf("kafka: topic %s is not there, and %s may not create it (%w): create it, with cleanup.policy=delete and retention.ms=%d, or allow Create on topics with the prefix %s-",
@@ -176,7 +176,7 @@ func (l *link) fits(ctx context.Context) error {
 	answer, err := l.client.Request(ctx, req)
 	if err != nil {
 		// What keeps this from being answered keeps other questions too; or the broker does not know this one.
-		l.env.Logger.LogAttrs(ctx, slog.LevelDebug, "the settings of the topic are not known", slog.String("provider", name), slog.String("topic", l.own), slog.Any("error", err))
+		l.env.Logger.LogAttrs(ctx, slog.LevelDebug, "the settings of the topic are not known", slog.String("topic", l.own), slog.Any("error", err))
 		return nil
 	}
 	for _, said := range answer.(*kmsg.DescribeConfigsResponse).Resources {

@@ -104,7 +104,7 @@ func (o *overflow) report(log *slog.Logger, dropped uint64) {
 	}
 	o.frames, o.next = dropped, time.Now().Add(time.Second)
 	log.LogAttrs(context.Background(), slog.LevelWarn, "receive queue full, frames dropped",
-		slog.String("provider", "mem"), slog.Uint64("dropped", dropped))
+		slog.Uint64("dropped", dropped))
 }
 
 // Send implements [provider.Provider]. It never waits.

@@ -280,7 +280,7 @@ func (p *Provider) Close() error {
 func (p *Provider) flush(c *connection) {
 	defer time.AfterFunc(flushTimeout, c.hangUp).Stop() // who waits to write keeps everybody else waiting
 	if err := c.FlushTimeout(flushTimeout); err != nil {
-		p.env.Logger.LogAttrs(context.Background(), slog.LevelDebug, "not all was flushed", slog.String("provider", name), slog.String("error", err.Error()))
+		p.env.Logger.LogAttrs(context.Background(), slog.LevelDebug, "not all was flushed", slog.String("error", err.Error()))
 	}
 }
 

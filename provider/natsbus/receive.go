@@ -201,7 +201,7 @@ func (in *inbox) unsubscribe(tell bool) {
 func (in *inbox) dropLocked(sub *nats.Subscription) {
 	in.gone += droppedBy(sub)
 	if err := sub.Unsubscribe(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrBadSubscription) {
-		in.log.LogAttrs(context.Background(), slog.LevelWarn, "unsubscribe failed", slog.String("provider", name), slog.String("error", err.Error()))
+		in.log.LogAttrs(context.Background(), slog.LevelWarn, "unsubscribe failed", slog.String("error", err.Error()))
 	}
 }
 
@@ -235,5 +235,5 @@ func (in *inbox) overflow() {
 	}
 	in.told = n
 	in.log.LogAttrs(context.Background(), slog.LevelWarn, "receive buffer full, frames dropped",
-		slog.String("provider", name), slog.Uint64("dropped", n))
+		slog.Uint64("dropped", n))
 }

@@ -65,7 +65,7 @@ func (p *Provider) watch() {
 		if p.ctx.Err() != nil {
 			return
 		}
-		p.env.Logger.LogAttrs(p.ctx, slog.LevelInfo, "subscribed again", slog.String("provider", name),
+		p.env.Logger.LogAttrs(p.ctx, slog.LevelInfo, "subscribed again",
 			slog.String("server", p.conn.Load().ConnectedUrlRedacted()), slog.Duration("after", time.Since(since)))
 		since, failed = time.Time{}, 0
 		p.env.Reconnected()

@@ -60,6 +60,9 @@ func (s *settings) explain(doing string, err error) error {
 			}
 		}
 		what = strings.Join(all, "; another address: ")
+		if !strings.Contains(s.server, ",") { // one, tried with TLS and then without
+			what = all[len(all)-1]
+		}
 	}
 	return &trouble{fmt.Sprintf("postgres: %s %s: %s; %s", doing, s.where(), what, remedy), err}
 }

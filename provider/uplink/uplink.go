@@ -49,7 +49,7 @@ type Link interface {
 
 // Options say how a [Keeper] works. Name and Connect are required.
 type Options[L Link] struct {
-	Name          string // of the provider: begins its errors, and is in its log lines
+	Name          string // of the provider: begins its errors
 	MaxFrameBytes int    // of a frame that Send takes; 0 means no limit
 
 	// Connect returns a link that is subscribed, with the server's word for it, and has
@@ -198,7 +198,7 @@ func (k *Keeper[L]) keep(l L) {
 		if stopped {
 			return
 		}
-		k.log(slog.LevelWarn, "connection lost, frames may be missed", slog.Any("error", err))
+		k.env.Logger.LogAttrs(k.ctx, slog.LevelWarn, "connection lost, frames may be missed", slog.Any("error", err))
 		var ok bool
 		if l, ok = k.reconnect(); !ok {
 			return
@@ -227,7 +227,7 @@ func (k *Keeper[L]) reconnect() (l L, ok bool) {
 		cancel()
 		switch {
 		case err == nil && k.use(l):
-			k.log(slog.LevelInfo, "subscribed again", slog.Duration("after", time.Since(began)))
+			k.env.Logger.LogAttrs(k.ctx, slog.LevelInfo, "subscribed again", slog.Duration("after", time.Since(began)))
 			k.env.Reconnected()
 			return l, true
 		case err == nil:
@@ -239,13 +239,9 @@ func (k *Keeper[L]) reconnect() (l L, ok bool) {
 		k.lose(err)
 		if err.Error() != said {
 			said = err.Error()
-			k.log(slog.LevelWarn, "cannot connect, trying on", slog.Any("error", err))
+			k.env.Logger.LogAttrs(k.ctx, slog.LevelWarn, "cannot connect, trying on", slog.Any("error", err))
 		}
 	}
-}
-
-func (k *Keeper[L]) log(level slog.Level, message string, attrs ...slog.Attr) {
-	k.env.Logger.LogAttrs(k.ctx, level, message, append(attrs, slog.String("provider", k.options.Name))...)
 }
 
 // Env returns what Start was given, with the Deliver and Reconnected that Connect gets. It is valid once Start has returned.

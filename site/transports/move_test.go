@@ -264,6 +264,31 @@ func clean(told []string) (texts []string) {
 	return texts
 }
 
+func TestMove_AddsATransport(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		for range 3 {
+			w.instance(w.site, "udp", "nats")
+		}
+		plan := w.plan(transports.Target{To: []string{"udp", "nats"}})
+		if _, err := w.move(transports.Options{}, "udp", "nats"); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{
+			"have every instance receive on nats and udp",
+			"wait until web1, web2, web3 can receive on nats and udp",
+			"have every instance send on nats and udp",
+			"wait until web1, web2, web3 can send on nats and udp, and hear all others on nats and udp",
+			"done: nats and udp in use",
+		}
+		for what, got := range map[string][]string{"told": clean(w.told), "a dry run shows": clean(plan)} {
+			if !slices.Equal(got, want) {
+				t.Errorf("%s\n%s\nwant\n%s", what, strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+		}
+		w.wantUse("nats", "udp")
+	})
+}
+
 func TestMove_AnInstanceThatLacksTheTransportStopsItBeforeAnythingChanges(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.instance(w.site, "udp", "nats")

@@ -265,7 +265,7 @@ func Next(v View, r Target) (Step, error) {
 	case slices.Equal(t.Receive, to) && slices.Equal(t.Send, to):
 		step.Action, step.From, step.To = Done, t.From, to
 		if len(step.Waiting) > 0 && !v.Site.Transports.IsZero() {
-			step.Action = AwaitClose
+			step.Action = awaited(t)
 		}
 		return step, nil
 	case len(without(to, t.Receive)) > 0:
@@ -330,14 +330,16 @@ func (r *Target) to(t site.Transports, begun bool) ([]string, error) {
 // awaited returns the action that waits for what t says.
 func awaited(t site.Transports) Action {
 	switch {
+	case len(without(t.To, t.Send)) > 0:
+		return AwaitReceive
+	case len(without(t.From, t.To)) == 0: // others are added, and nothing is given up
+		return AwaitBoth
 	case slices.Equal(t.Receive, t.To):
 		return AwaitClose
 	case slices.Equal(t.Send, t.To):
 		return AwaitNew
-	case len(without(t.To, t.Send)) == 0:
-		return AwaitBoth
 	}
-	return AwaitReceive
+	return AwaitBoth
 }
 
 // lack returns a [*LackError] if instances of the site do not have all of to.
