@@ -26,7 +26,8 @@ import (
 //
 // db is the site database. It is not used, and may be nil, when events stay in
 // this process ([Settings.Local]); the Config has no providers then. The error
-// is an [*Error], or that of a factory with its provider's name.
+// is an [*Error] with all that is wrong, or that of a factory with its provider's
+// name; both, joined, where there are both.
 func (s *Settings) Config(db site.Database) (carillon.Config, error) {
 	cfg := carillon.Config{
 		Site:               s.Site,
@@ -71,29 +72,31 @@ func (s *Settings) Config(db site.Database) (carillon.Config, error) {
 	again := func(called, name string) {
 		cfg.Standby[called] = func() (provider.Provider, error) { return s.provider(name) }
 	}
+	var errs []error
 	for _, name := range s.Providers {
 		p, err := s.provider(name)
 		if err != nil {
-			for _, made := range cfg.Providers {
-				_ = made.Close() // was never started
-			}
-			cfg.Providers = nil
-			return cfg, err
+			errs = append(errs, err)
+			continue
 		}
 		cfg.Providers = append(cfg.Providers, p)
 		again(p.Name(), name)
 	}
 	for _, name := range s.Standby {
-		p, err := s.provider(name) // for what it calls itself
+		p, err := s.provider(name) // for what it calls itself, and to know that it can be made
 		if err != nil {
-			for _, made := range cfg.Providers {
-				_ = made.Close() // was never started
-			}
-			cfg.Providers, cfg.Standby = nil, nil
-			return cfg, err
+			errs = append(errs, err)
+			continue
 		}
 		again(p.Name(), name)
 		_ = p.Close()
+	}
+	if err := s.joined(errs); err != nil {
+		for _, made := range cfg.Providers {
+			_ = made.Close() // was never started
+		}
+		cfg.Providers, cfg.Standby = nil, nil
+		return cfg, err
 	}
 	return cfg, nil
 }
@@ -124,6 +127,8 @@ func (s *Settings) provider(name string) (provider.Provider, error) {
 	}
 	p, err := factory(s.Section(name))
 	switch {
+	case isError(err):
+		return nil, err // its keys name the provider
 	case err != nil:
 		return nil, fmt.Errorf("make provider %q: %w", name, err)
 	case p == nil:
@@ -248,4 +253,36 @@ func (s *Settings) wrong(path, format string, args ...any) error {
 	var ps problems
 	ps.add(s.at[ownSection+":"+fold(path)], "Carillon:"+path, format, args...)
 	return ps.err()
+}
+
+// isError reports whether err is what is wrong in the configuration, and nothing
+// that somebody made of it.
+func isError(err error) bool {
+	_, ok := err.(*Error)
+	return ok
+}
+
+// joined returns errs as one: an [*Error] with the problems of all that are one,
+// and then the others. Nil if there are none.
+func (s *Settings) joined(errs []error) error {
+	ps := problems{sources: slices.Clone(s.sources)}
+	var all []error
+	for _, err := range errs {
+		e, ok := err.(*Error)
+		if !ok {
+			all = append(all, err)
+			continue
+		}
+		for _, p := range e.Problems {
+			ps.source(p.Source)
+			ps.list = append(ps.list, p)
+		}
+	}
+	if err := ps.err(); err != nil {
+		all = slices.Insert(all, 0, err)
+	}
+	if len(all) == 1 {
+		return all[0]
+	}
+	return errors.Join(all...)
 }

@@ -19,7 +19,9 @@
 // may have comments and trailing commas, and a byte order mark is skipped.
 // Sections of others are left alone; within "Carillon" an unknown key is an
 // error, because a misspelt one would otherwise be obeyed silently as its
-// default. All that is wrong is reported at once, in one [*Error].
+// default. All that is wrong is reported at once, in one [*Error]: by [Load], and
+// for the sections of the application's own providers, whose keys only their
+// factories know, by [Settings.Config].
 //
 // The guide docs/configuration.md lists every key.
 package appsettings

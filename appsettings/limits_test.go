@@ -257,6 +257,18 @@ func judge(t *testing.T, data []byte, r reader, es entries) {
 			t.Errorf("accepted provider %q, which is none", name)
 		}
 	}
+	section := newSection("msmq", es, r.ps.sources)
+	section.Keys()
+	section.Get("Queue")
+	section.List("Hosts")
+	section.Bytes("Tls:Bytes")
+	if wrong, ok := errors.AsType[*Error](section.Err()); ok {
+		for _, p := range wrong.Problems {
+			if p.Line < 0 || p.Line > lines || !within(fold(p.Key), section.data().root()) {
+				t.Errorf("line %d of %d: %v", p.Line, lines, p)
+			}
+		}
+	}
 }
 
 func fuzzNames(f *testing.F) resolver {

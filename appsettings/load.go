@@ -51,10 +51,10 @@ func Load(opts Options) (*Settings, error) {
 	}
 	s.sections, s.factories = map[string]Section{}, map[string]Factory{}
 	for folded, spelled := range names.custom {
-		s.sections[folded] = newSection(spelled, es)
+		s.sections[folded] = newSection(spelled, es, r.ps.sources)
 		s.factories[folded] = opts.Providers[spelled]
 	}
-	s.at = map[string]origin{}
+	s.at, s.sources = map[string]origin{}, r.ps.sources
 	for path, e := range es {
 		s.at[path] = e.at
 	}
@@ -69,7 +69,7 @@ func Load(opts Options) (*Settings, error) {
 // with it.
 func (r *reader) settings(es entries, overridden []entry) *Settings {
 	s := defaults()
-	apply(s, es, r.names.spelled(), &r.ps)
+	apply(s, known(), ownSection, es, r.names.spelled(), &r.ps)
 	r.settle(s, es, overridden)
 	check(s, es, &r.ps)
 	return s

@@ -181,13 +181,12 @@ func list[T any](path string, field func(*Settings) *[]T, parse func(string) (T,
 	}}
 }
 
-// apply checks everything that the merged entries say below "Carillon" and
-// stores it in s. custom are the sections that belong to the application's
-// providers.
-func apply(s *Settings, es entries, custom []string, ps *problems) {
-	settings := known()
+// apply checks everything that the merged entries say below root, which is
+// folded, and stores it in s. settings are the keys there; custom are the
+// sections that belong to the application's providers.
+func apply(s *Settings, settings []setting, root string, es entries, custom []string, ps *problems) {
 	byPath := make(map[string]setting, len(settings))
-	isSection := map[string]bool{ownSection: true}
+	isSection := map[string]bool{root: true}
 	for _, k := range settings {
 		path := ownSection + ":" + fold(k.path)
 		byPath[path] = k
@@ -195,11 +194,19 @@ func apply(s *Settings, es entries, custom []string, ps *problems) {
 			isSection[up] = true
 		}
 	}
-	done := map[string]bool{} // lists of which only elements are written
+	done := map[string]bool{} // lists of which only elements are written, and custom sections
 	for _, path := range es.sorted() {
 		e := es[path]
 		if inCustom(path, custom) {
-			continue // the provider's factory judges its own section
+			// The provider's factory judges its own section, by Section.Err. It would not
+			// hear of one that is a text or a list: there is no key in it to ask for.
+			full := strings.Join(strings.SplitN(e.path, ":", 3)[:2], ":")
+			section := fold(full)
+			if (path == section && e.kind != emptyTable || e.list == section) && !done[section] {
+				done[section] = true
+				ps.add(e.at, full, "want a section { … } with the keys of this provider")
+			}
+			continue
 		}
 		parent, _ := split(path)
 		k, ok := byPath[path]

@@ -74,6 +74,7 @@ type Settings struct {
 	sections  map[string]Section // of the application's providers, by folded name
 	factories map[string]Factory // by folded name
 	at        map[string]origin  // where a setting was written, by folded path, for messages
+	sources   []string           // what was read, in the order of problems
 }
 
 // Local reports whether events stay in this process.
@@ -81,7 +82,7 @@ func (s *Settings) Local() bool { return !s.EnableEvents || !s.EnableRemoteEvent
 
 // Section returns what the configuration says for one of the application's own
 // providers. It is empty when there is nothing.
-func (s *Settings) Section(provider string) Section { return s.sections[fold(provider)] }
+func (s *Settings) Section(provider string) Section { return s.sections[fold(provider)].anew() }
 
 // Database says where the site database is.
 type Database struct {

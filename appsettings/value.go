@@ -35,7 +35,8 @@ func parseInt(text string, low, high int) (int, error) {
 	return n, nil
 }
 
-// parseBytes reads a number of bytes from low to high, alone or with a unit.
+// parseBytes reads a number of bytes from low to high, alone or with a unit. A
+// high of math.MaxInt is no bound that anybody should be told.
 func parseBytes(text string, low, high int) (int, error) {
 	number, unit := text, 1
 	for suffix, size := range map[string]int{"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30} {
@@ -45,7 +46,11 @@ func parseBytes(text string, low, high int) (int, error) {
 	}
 	n, err := strconv.Atoi(number)
 	if err != nil || n < 0 || n > high/unit || n*unit < low {
-		return 0, fmt.Errorf(`want a number of bytes from %d to %d, such as 65536, "64KiB" or "1MiB"`, low, high)
+		bounds := fmt.Sprintf(" from %d to %d", low, high)
+		if high == math.MaxInt {
+			bounds = ""
+		}
+		return 0, fmt.Errorf(`want a number of bytes%s, such as 65536, "64KiB" or "1MiB"`, bounds)
 	}
 	return n * unit, nil
 }

@@ -26,14 +26,10 @@ import (
 // Factories returns the transports by the names that select them in a configuration. The
 // section of each, such as Carillon:Nats, is described in docs/configuration.md.
 func Factories() map[string]appsettings.Factory {
-	all := make(map[string]appsettings.Factory)
-	for name, from := range map[string]func(*reader) (provider.Provider, error){
+	return map[string]appsettings.Factory{
 		"aws": aws, "azure": azure, "jetstream": jetStream, "kafka": kafka, "mqtt": mqtt, "nats": nats,
 		"postgres": postgres, "rabbit": rabbit, "redis": redis, "redisstreams": redisStreams,
-	} {
-		all[name] = func(s appsettings.Section) (provider.Provider, error) { return from(&reader{section: s}) }
 	}
-	return all
 }
 
 // Names returns the names of all transports, tcp and udp included, ascending.
@@ -46,89 +42,109 @@ func Names() []string {
 	return names
 }
 
-func natsConfig(r *reader) natsbus.Config {
+// build makes a transport of what was read from its section, unless something is wrong there.
+func build[C any, P provider.Provider](s appsettings.Section, cfg C, make func(C) (P, error)) (provider.Provider, error) {
+	if err := s.Err(); err != nil {
+		return nil, err
+	}
+	p, err := make(cfg)
+	if err != nil {
+		return nil, err // and not p, which is nil with a type
+	}
+	return p, nil
+}
+
+func natsConfig(s appsettings.Section) natsbus.Config {
 	return natsbus.Config{
-		URLs: r.list("Urls"), User: r.text("User"), Password: r.text("Password"), Token: r.text("Token"),
-		CredentialsFile: r.text("CredentialsFile"), NKeyFile: r.text("NkeyFile"),
-		Prefix: r.text("Prefix"), MaxFrameBytes: r.number("MaxFrameBytes"), ReceiveBytes: r.number("ReceiveBytes"),
+		URLs: s.List("Urls"), User: s.Get("User"), Password: s.Get("Password"), Token: s.Get("Token"),
+		CredentialsFile: s.Get("CredentialsFile"), NKeyFile: s.Get("NkeyFile"),
+		Prefix: s.Get("Prefix"), MaxFrameBytes: s.Bytes("MaxFrameBytes"), ReceiveBytes: s.Bytes("ReceiveBytes"),
 	}
 }
 
-func nats(r *reader) (provider.Provider, error) { return build(r, natsConfig(r), natsbus.New) }
+func nats(s appsettings.Section) (provider.Provider, error) {
+	return build(s, natsConfig(s), natsbus.New)
+}
 
-func jetStream(r *reader) (provider.Provider, error) {
-	return build(r, natsbus.JetStreamConfig{
-		Config: natsConfig(r), MaxAge: r.duration("MaxAge"), MaxBytes: int64(r.number("MaxBytes")), Replicas: r.number("Replicas"), Memory: r.boolean("Memory"),
+func jetStream(s appsettings.Section) (provider.Provider, error) {
+	return build(s, natsbus.JetStreamConfig{
+		Config: natsConfig(s), MaxAge: s.Duration("MaxAge"), MaxBytes: int64(s.Bytes("MaxBytes")), Replicas: s.Int("Replicas"), Memory: s.Bool("Memory"),
 	}, natsbus.NewJetStream)
 }
 
-func redisConfig(r *reader) redisbus.Config {
-	return redisbus.Config{URL: r.text("Url"), Prefix: r.text("Prefix"), MaxFrameBytes: r.number("MaxFrameBytes")}
+func redisConfig(s appsettings.Section) redisbus.Config {
+	return redisbus.Config{URL: s.Get("Url"), Prefix: s.Get("Prefix"), MaxFrameBytes: s.Bytes("MaxFrameBytes")}
 }
 
-func redis(r *reader) (provider.Provider, error) { return build(r, redisConfig(r), redisbus.New) }
+func redis(s appsettings.Section) (provider.Provider, error) {
+	return build(s, redisConfig(s), redisbus.New)
+}
 
 // keep is how many frames a Redis stream keeps if nothing else is said.
 const keep = 4096
 
-func redisStreams(r *reader) (provider.Provider, error) {
-	cfg := redisConfig(r)
-	if cfg.Keep = r.number("Keep"); cfg.Keep == 0 {
+func redisStreams(s appsettings.Section) (provider.Provider, error) {
+	cfg := redisConfig(s)
+	if cfg.Keep = s.Int("Keep"); cfg.Keep == 0 {
 		cfg.Keep = keep
 	}
-	return build(r, cfg, redisbus.New)
+	return build(s, cfg, redisbus.New)
 }
 
-func rabbit(r *reader) (provider.Provider, error) {
-	return build(r, rabbitbus.Config{
-		URLs: r.list("Urls"), Prefix: r.text("Prefix"), MaxFrameBytes: r.number("MaxFrameBytes"), QueueBytes: r.number("QueueBytes"), Persistent: r.boolean("Persistent"),
+func rabbit(s appsettings.Section) (provider.Provider, error) {
+	return build(s, rabbitbus.Config{
+		URLs: s.List("Urls"), Prefix: s.Get("Prefix"), MaxFrameBytes: s.Bytes("MaxFrameBytes"), QueueBytes: s.Bytes("QueueBytes"), Persistent: s.Bool("Persistent"),
 	}, rabbitbus.New)
 }
 
-func kafka(r *reader) (provider.Provider, error) {
+func kafka(s appsettings.Section) (provider.Provider, error) {
 	cfg := kafkabus.Config{
-		Brokers: r.list("Brokers"), User: r.text("User"), Password: r.text("Password"), Mechanism: r.text("Mechanism"), Prefix: r.text("Prefix"),
-		Partitions: r.number("Partitions"), Replicas: r.number("Replicas"), Retention: r.duration("Retention"), MaxFrameBytes: r.number("MaxFrameBytes"),
+		Brokers: s.List("Brokers"), User: s.Get("User"), Password: s.Get("Password"), Mechanism: s.Get("Mechanism"), Prefix: s.Get("Prefix"),
+		Partitions: s.Int("Partitions"), Replicas: s.Int("Replicas"), Retention: s.Duration("Retention"), MaxFrameBytes: s.Bytes("MaxFrameBytes"),
 	}
-	if r.boolean("Tls") {
+	if s.Bool("Tls") {
 		cfg.TLS = &tls.Config{}
 	}
-	return build(r, cfg, kafkabus.New)
+	return build(s, cfg, kafkabus.New)
 }
 
-func postgres(r *reader) (provider.Provider, error) {
-	return build(r, pgbus.Config{URL: r.text("Url"), Prefix: r.text("Prefix"), Table: r.text("Table"), MaxFrameBytes: r.number("MaxFrameBytes")}, pgbus.New)
+func postgres(s appsettings.Section) (provider.Provider, error) {
+	return build(s, pgbus.Config{URL: s.Get("Url"), Prefix: s.Get("Prefix"), Table: s.Get("Table"), MaxFrameBytes: s.Bytes("MaxFrameBytes")}, pgbus.New)
 }
 
-func mqtt(r *reader) (provider.Provider, error) {
-	return build(r, mqttbus.Config{
-		URLs: r.list("Urls"), Prefix: r.text("Prefix"), MaxFrameBytes: r.number("MaxFrameBytes"), ReceiveBytes: r.number("ReceiveBytes"), Durable: r.boolean("Durable"),
+func mqtt(s appsettings.Section) (provider.Provider, error) {
+	return build(s, mqttbus.Config{
+		URLs: s.List("Urls"), Prefix: s.Get("Prefix"), MaxFrameBytes: s.Bytes("MaxFrameBytes"), ReceiveBytes: s.Bytes("ReceiveBytes"), Durable: s.Bool("Durable"),
 	}, mqttbus.New)
 }
 
 // azure uses the identity that the Azure SDK finds by default where a namespace is named instead of a connection string.
-func azure(r *reader) (provider.Provider, error) {
-	cfg := azurebus.Config{
-		ConnectionString: r.text("ConnectionString"), Namespace: r.text("Namespace"), Prefix: r.text("Prefix"), Subscription: r.text("Subscription"), MaxFrameBytes: r.number("MaxFrameBytes"),
-	}
-	if cfg.Namespace != "" {
-		identity, err := azidentity.NewDefaultAzureCredential(nil)
-		if err != nil {
-			return nil, fmt.Errorf("find an identity for %s: %w", cfg.Namespace, err)
+func azure(s appsettings.Section) (provider.Provider, error) {
+	return build(s, azurebus.Config{
+		ConnectionString: s.Get("ConnectionString"), Namespace: s.Get("Namespace"), Prefix: s.Get("Prefix"), Subscription: s.Get("Subscription"), MaxFrameBytes: s.Bytes("MaxFrameBytes"),
+	}, func(cfg azurebus.Config) (*azurebus.Provider, error) {
+		if cfg.Namespace != "" {
+			identity, err := azidentity.NewDefaultAzureCredential(nil)
+			if err != nil {
+				return nil, fmt.Errorf("find an identity for the namespace: %w", err)
+			}
+			cfg.Credential = identity
 		}
-		cfg.Credential = identity
-	}
-	return build(r, cfg, azurebus.New)
+		return azurebus.New(cfg)
+	})
 }
 
 // aws finds region and credentials as the AWS SDK does: environment, profile, role of the task or machine. They are asked for when they are
 // needed.
-func aws(r *reader) (provider.Provider, error) {
-	account, err := config.LoadDefaultConfig(context.Background())
-	if err != nil {
-		return nil, fmt.Errorf("load the settings of the AWS SDK: %w", err)
-	}
-	return build(r, awsbus.Config{
-		AWS: account, Region: r.text("Region"), Endpoint: r.text("Endpoint"), Prefix: r.text("Prefix"), MaxFrameBytes: r.number("MaxFrameBytes"),
-	}, awsbus.New)
+func aws(s appsettings.Section) (provider.Provider, error) {
+	return build(s, awsbus.Config{
+		Region: s.Get("Region"), Endpoint: s.Get("Endpoint"), Prefix: s.Get("Prefix"), MaxFrameBytes: s.Bytes("MaxFrameBytes"),
+	}, func(cfg awsbus.Config) (*awsbus.Provider, error) {
+		account, err := config.LoadDefaultConfig(context.Background())
+		if err != nil {
+			return nil, fmt.Errorf("load the settings of the AWS SDK: %w", err)
+		}
+		cfg.AWS = account
+		return awsbus.New(cfg)
+	})
 }

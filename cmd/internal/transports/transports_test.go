@@ -1,17 +1,23 @@
 package transports
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/carillon-go/carillon/appsettings"
+	"github.com/carillon-go/carillon/site/memsite"
 )
 
-// load returns settings with these variables, and every transport of this package.
-func load(t *testing.T, environ ...string) *appsettings.Settings {
+// load returns settings with this file and these variables, and every transport of this package.
+func load(t *testing.T, file string, environ ...string) *appsettings.Settings {
 	t.Helper()
 	t.Chdir(t.TempDir())
+	if err := os.WriteFile("appsettings.json", []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	s, err := appsettings.Load(appsettings.Options{Environ: append([]string{"Carillon__Application=app"}, environ...), Providers: Factories()})
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +44,7 @@ func TestFactories_MakeWhatTheyAreNamedFor(t *testing.T) {
 	for name, limit := range limits {
 		environ = append(environ, fmt.Sprintf("Carillon__%s__MaxFrameBytes=%d", name, limit))
 	}
-	s := load(t, environ...)
+	s := load(t, "", environ...)
 	for name, factory := range Factories() {
 		p, err := factory(s.Section(name))
 		if err != nil {
@@ -57,27 +63,75 @@ func TestFactories_MakeWhatTheyAreNamedFor(t *testing.T) {
 	}
 }
 
+func TestFactories_TakeTheFormsOfTheWholeConfiguration(t *testing.T) {
+	s := load(t, `{"Carillon": {
+		"Kafka": {"Brokers": ["127.0.0.1:1"], "Retention": "00:10:00", "MaxFrameBytes": "32KiB"},
+		"JetStream": {"Urls": "nats://127.0.0.1:1", "MaxAge": "00:05:00", "MaxBytes": "2MiB", "MaxFrameBytes": "32KiB"}
+	}}`)
+	for _, name := range []string{"kafka", "jetstream"} {
+		p, err := Factories()[name](s.Section(name))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got := p.Capabilities().MaxFrameBytes; got != 32<<10 {
+			t.Errorf("%s: frames of at most %d bytes, configured are 32 KiB", name, got)
+		}
+		p.Close()
+	}
+}
+
 func TestFactories_RefuseKeysThatTheyDoNotKnow(t *testing.T) {
 	for name, factory := range Factories() {
-		s := load(t, "Carillon__"+name+"__Pasword=tiger")
-		if _, err := factory(s.Section(name)); err == nil || !strings.Contains(err.Error(), "Pasword") || strings.Contains(err.Error(), "tiger") {
-			t.Errorf("%s: %v; want an error that names the key and not its value", name, err)
+		s := load(t, "{\n\"Carillon\": {\n\""+name+"\": {\"Prefixx\": \"tiger\"}}}")
+		_, err := factory(s.Section(name))
+		problems, ok := errors.AsType[*appsettings.Error](err)
+		if !ok || len(problems.Problems) != 1 {
+			t.Errorf("%s: %v; want one problem", name, err)
+			continue
 		}
-	}
-	for key, want := range map[string]string{
-		"Nats:MaxFrameBytes": "a whole number", "Mqtt:Durable": "true or false", "JetStream:MaxAge": "a duration",
-	} {
-		section, name, _ := strings.Cut(key, ":")
-		s := load(t, "Carillon__"+section+"__"+name+"=tiger")
-		_, err := Factories()[strings.ToLower(section)](s.Section(section))
-		if err == nil || !strings.Contains(err.Error(), name+": want "+want) || strings.Contains(err.Error(), "tiger") {
-			t.Errorf("%s: %v; want an error that names the key and what it wants, and not its value", key, err)
+		p := problems.Problems[0]
+		if p.Source != "appsettings.json" || p.Line != 3 || p.Key != "Carillon:"+name+":Prefixx" || !strings.Contains(p.Text, `did you mean "Prefix"?`) || strings.Contains(p.Text, "tiger") {
+			t.Errorf("%s: %v; want the place, the whole key and what was meant, and not its value", name, p)
 		}
 	}
 }
 
+// What is wrong in the sections of all transports in use is one error, and none of their values is in it.
+func TestFactories_SayAllThatIsWrongAtOnce(t *testing.T) {
+	s := load(t, `{"Carillon": {
+		"Application": "app", "Provider": ["nats", "kafka", "rabbit"], "Standby": "mqtt",
+		"Nats": {"MaxFrameBytes": "32tiger",
+			"Pasword": "tiger"},
+		"Kafka": {"Retention": "tiger", "Partitions": "tiger"},
+		"Mqtt": {"Durable": "tiger"},
+		"Rabbit": {"Urls": {"a": "amqp://tiger"}}
+	}}`)
+	_, err := s.Config(memsite.New(nil))
+	problems, ok := errors.AsType[*appsettings.Error](err)
+	if !ok {
+		t.Fatalf("%v; want an *appsettings.Error", err)
+	}
+	want := []string{
+		`appsettings.json:3: Carillon:Nats:MaxFrameBytes: its value (not shown): want a number of bytes`,
+		`appsettings.json:4: Carillon:Nats:Pasword: unknown key; did you mean "Password"?`,
+		`appsettings.json:5: Carillon:Kafka:Partitions: its value (not shown): want a whole number`,
+		`appsettings.json:5: Carillon:Kafka:Retention: its value (not shown): want a time above zero`,
+		`appsettings.json:6: Carillon:Mqtt:Durable: its value (not shown): want true or false`,
+		`appsettings.json:7: Carillon:Rabbit:Urls: want a text or a list of texts`,
+	}
+	for i, p := range problems.Problems {
+		if i >= len(want) || !strings.HasPrefix(p.String(), want[i]) {
+			t.Errorf("problem %d is %v", i, p)
+		}
+	}
+	if len(problems.Problems) < len(want) || strings.Contains(err.Error(), "tiger") {
+		t.Errorf("got  %v\nwant %s", err, strings.Join(want, "\n\t"))
+	}
+}
+
 func TestFactories_AzureTakesAnIdentity(t *testing.T) {
-	s := load(t, "Carillon__Azure__Namespace=example.servicebus.windows.net")
+	s := load(t, "", "Carillon__Azure__Namespace=example.servicebus.windows.net")
 	p, err := Factories()["azure"](s.Section("azure"))
 	if err != nil {
 		t.Fatal(err)
