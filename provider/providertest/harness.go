@@ -93,7 +93,7 @@ type Network struct {
 	Route netip.Addr
 
 	// Patience is how long the suite waits for what must happen before it reports a
-	// problem. It costs time only where something is wrong. Zero means 10 s.
+	// problem. It costs time only where something is wrong, or a machine is very busy. Zero means 30 s.
 	Patience time.Duration
 
 	// Settle is how long the suite waits for what must not happen. Longer finds more;
@@ -117,7 +117,7 @@ func (n *Network) withDefaults() *Network {
 		c.Route = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	}
 	if c.Patience == 0 {
-		c.Patience = 10 * time.Second
+		c.Patience = 30 * time.Second
 	}
 	if c.Settle == 0 {
 		c.Settle = 50 * time.Millisecond
