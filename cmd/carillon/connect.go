@@ -48,7 +48,7 @@ func (f *siteFlags) refuseSite(command string) error {
 
 // providerFlag says what carries the events.
 type providerFlag struct {
-	Provider []string `placeholder:"NAME" help:"What carries the events: tcp, udp, or azure, mqtt, nats, postgres, rabbit, redis (default: tcp, or what the site was moved to)."`
+	Provider []string `placeholder:"NAME" help:"What carries the events, unless the site was moved: ${transports} (default: that of the configuration, or tcp). A site that was moved uses what it was moved to."`
 }
 
 // drivers are the names that people give to the drivers linked here.

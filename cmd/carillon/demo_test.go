@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/cmd/internal/transports"
 	"github.com/carillon-go/carillon/examples/cms"
 	"github.com/carillon-go/carillon/examples/cms/dashboard"
 	"github.com/carillon-go/carillon/site/sqlsite"
@@ -538,6 +539,13 @@ func TestCommands_HelpListsExitCodesAndHidesInstances(t *testing.T) {
 		r := carillonCmd(t, nil, strings.Fields(cmd+" --help")...)
 		if r.code != 0 || !strings.Contains(r.out, "Exit codes:") || strings.Contains(r.out, "demo-instance") {
 			t.Errorf("carillon %s --help: %+v", cmd, r)
+		}
+	}
+	for _, cmd := range []string{"raise", "listen", "subscriptions list"} {
+		r := carillonCmd(t, nil, strings.Fields(cmd+" --help")...)
+		help := strings.Join(strings.Fields(r.out), " ") // it is wrapped
+		if !strings.Contains(help, strings.Join(transports.Names(), ", ")) {
+			t.Errorf("carillon %s --help does not name all transports:\n%s", cmd, r.out)
 		}
 	}
 	r := carillonCmd(t, nil, "version", "--json")

@@ -50,7 +50,7 @@ func configured(s *appsettings.Settings, db site.Database) ([]provider.Provider,
 
 type subscriptionFlags struct {
 	siteFlags
-	Provider []string      `placeholder:"NAME" help:"Only these providers (default: those of the configuration)."`
+	Provider []string      `placeholder:"NAME" help:"Only these: ${transports} (default: those of the configuration)."`
 	Grace    time.Duration `default:"2m" help:"How long a subscription may be there before its instance has a member row. At least two leases."`
 	JSON     bool          `name:"json" help:"Print JSON."`
 }
