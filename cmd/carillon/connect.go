@@ -262,7 +262,9 @@ func open(ctx context.Context, std streams, f *siteFlags, p *providerFlag, role 
 	if err != nil {
 		return nil, nil, err
 	}
-	standBy(s, st)
+	if err := standBy(s, db, st); err != nil {
+		return nil, nil, &problem{exitUsage, err, "correct it in " + f.path()}
+	}
 	cfg, err := s.Config(db)
 	if err != nil {
 		return nil, nil, &problem{exitUsage, err, "correct it in " + f.path()}
@@ -281,14 +283,35 @@ func open(ctx context.Context, std streams, f *siteFlags, p *providerFlag, role 
 }
 
 // standBy adds what the site's events go through, and every transport that is configured, to those that stand by: this
-// program follows a site that was moved, or is being moved, whatever it was told to use.
-func standBy(s *appsettings.Settings, st site.Site) {
+// program follows a site that was moved, or is being moved, whatever it was told to use. What the site does not go through,
+// and nobody named, is left out if its section is wrong: it has nothing to do with what this program was asked for.
+func standBy(s *appsettings.Settings, db site.Database, st site.Site) error {
 	for _, name := range transports.Names() {
 		wanted := slices.Contains(st.Transports.Receive, name) || slices.Contains(st.Transports.To, name)
-		if (wanted || len(s.Section(name).Keys()) > 0) && !slices.Contains(s.Providers, name) && !slices.Contains(s.Standby, name) {
-			s.Standby = append(s.Standby, name)
+		named := slices.Contains(s.Providers, name) || slices.Contains(s.Standby, name)
+		if named || !wanted && len(s.Section(name).Keys()) == 0 {
+			continue
 		}
+		if err := usable(s, db, name); err != nil {
+			if wanted {
+				return err
+			}
+			continue
+		}
+		s.Standby = append(s.Standby, name)
 	}
+	return nil
+}
+
+// usable returns an error unless the settings have what it takes to make the transport.
+func usable(s *appsettings.Settings, db site.Database, name string) error {
+	only := *s
+	only.Providers, only.Standby = []string{name}, nil
+	cfg, err := only.Config(db)
+	for _, p := range cfg.Providers {
+		p.Close() // it was never started
+	}
+	return err
 }
 
 // joinProblem sorts out why a Broker did not open.
