@@ -510,6 +510,8 @@ func TestCommands_SayWhatIsWrong(t *testing.T) {
 		{"demo -port 18090", exitUsage, "did you mean --port?"},
 		{"demo --port -1", exitUsage, "the first of 3 ports, 1 to 65533"},
 		{"demo --unknown", exitUsage, " demo --help\n"},
+		{"demo --provider redis", exitUsage, "Carillon:Redis: redis: URL is missing"},
+		{"demo --provider redis", exitUsage, "keys here: Url, "},
 		{"help", exitOK, ""},
 		{"help raise", exitOK, ""},
 		{"members --database pgx:postgres://u:hush@127.0.0.1:1/db --site s --timeout 5s", exitDatabase, "cannot be used"},

@@ -69,7 +69,7 @@ func build[C any, P provider.Provider](r *reader, cfg C, make func(C) (P, error)
 	}
 	p, err := make(cfg)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w; keys here: %s", err, strings.Join(r.known, ", "))
 	}
 	return p, nil
 }

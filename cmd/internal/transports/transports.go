@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -31,7 +32,13 @@ func Factories() map[string]appsettings.Factory {
 		"aws": aws, "azure": azure, "jetstream": jetStream, "kafka": kafka, "mqtt": mqtt, "nats": nats,
 		"postgres": postgres, "rabbit": rabbit, "redis": redis, "redisstreams": redisStreams,
 	} {
-		all[name] = func(s appsettings.Section) (provider.Provider, error) { return from(&reader{section: s}) }
+		all[name] = func(s appsettings.Section) (provider.Provider, error) {
+			p, err := from(&reader{section: s})
+			if err != nil {
+				return nil, fmt.Errorf("Carillon:%s: %w", strings.ToUpper(name[:1])+name[1:], err)
+			}
+			return p, nil
+		}
 	}
 	return all
 }
