@@ -294,13 +294,21 @@ func standBy(s *appsettings.Settings, db site.Database, st site.Site) error {
 		}
 		if err := usable(s, db, name); err != nil {
 			if wanted {
-				return err
+				return fmt.Errorf("the site %s: %w", moved(st.Transports), err)
 			}
 			continue
 		}
 		s.Standby = append(s.Standby, name)
 	}
 	return nil
+}
+
+// moved says what was done with a site whose transports are not those that its instances are configured for.
+func moved(t site.Transports) string {
+	if t.Moving() {
+		return fmt.Sprintf("is being moved from %s to %s", names(t.From), names(t.To))
+	}
+	return "was moved to " + names(t.Send)
 }
 
 // usable returns an error unless the settings have what it takes to make the transport.
