@@ -327,10 +327,19 @@ func joinProblem(s *appsettings.Settings, err error) error {
 	if _, ok := errors.AsType[*carillon.ConfigError](err); ok {
 		return &problem{exitUsage, err, ""}
 	}
+	// Then it is not for another instance's sake, and the transport's own error says what to do.
+	connecting := strings.Contains(err.Error(), "start provider ")
 	if errors.Is(err, context.DeadlineExceeded) {
-		return &problem{exitTimeout, err, "wait longer with --timeout, or see who does not answer: " + invocation() + " members"}
+		hint := "wait longer with --timeout, or see who does not answer: " + invocation() + " members"
+		if connecting {
+			hint = "wait longer with --timeout"
+		}
+		return &problem{exitTimeout, err, hint}
 	}
 	hint := "who is there: " + invocation() + " members"
+	if connecting {
+		hint = ""
+	}
 	if cannotBind(err) {
 		hint = "choose an address of this machine that is free: Carillon:Tcp:Listen for tcp, Carillon:Udp:Port for udp"
 	}

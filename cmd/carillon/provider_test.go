@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -312,6 +313,18 @@ func TestMove_SurvivesTheOneWhoDrivesIt(t *testing.T) { // G10
 		t.Fatal(err)
 	}
 	wantUses(t, "nats", all...)
+}
+
+// Who the other instances are says nothing about a server that does not answer.
+func TestRaiseAndListen_WithoutTheServerDoNotSendToMembers(t *testing.T) {
+	b := newBench(t, "shop")
+	b.env = []string{"Carillon__Nats__Urls=nats://127.0.0.1:1"} // nobody is there
+	for _, cmd := range []string{"raise 6f1d2c3b-4a59-4687-b1c2-d3e4f5061728", "listen"} {
+		b.fails(exitUnavailable, words(cmd+" --provider nats"), `start provider "nats": `)
+		if r := b.run(words(cmd + " --provider nats")...); strings.Contains(r.err, " members") {
+			t.Errorf("%s says: %s", cmd, r.err)
+		}
+	}
 }
 
 func TestRaiseAndListen_SayThatTheSiteWasMoved(t *testing.T) {
