@@ -16,6 +16,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
+	linked "github.com/carillon-go/carillon/cmd/internal/transports"
+	"github.com/carillon-go/carillon/site"
 	"github.com/carillon-go/carillon/site/transports"
 )
 
@@ -276,6 +278,28 @@ func TestProviderMigrate_NamesWhoLacksTheTransport(t *testing.T) { // G10
 		t.Errorf("changed to %+v", tr)
 	}
 	b.must(words("provider migrate tcp"), "done: tcp in use")
+}
+
+// Names that nobody knows are misspelt. One of the application's own is not: its instances have it.
+func TestProviderMigrate_NamesWhatThereIsForAnUnknownTransport(t *testing.T) {
+	b := newBench(t, "shop")
+	for _, args := range []string{"provider migrate pigeon", "provider migrate tcp pigeon --dry-run"} {
+		b.fails(exitUsage, words(args), `there is no transport "pigeon"`, strings.Join(linked.Names(), ", "))
+	}
+	if tr := b.site("shop").Transports; !tr.IsZero() {
+		t.Errorf("changed to %+v", tr)
+	}
+	db := b.open()
+	epoch, err := db.NextEpoch(t.Context())
+	if err == nil {
+		err = db.Join(t.Context(), site.Member{
+			Site: b.site("shop").ID, Stream: site.NewStreamID(epoch, 1), Server: "web", Role: site.RolePublish, Providers: []string{"pigeon", "tcp"}, Uses: []string{"tcp"},
+		}, time.Minute)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.must(words("provider migrate pigeon --dry-run"), "done: pigeon in use")
 }
 
 func TestProviderMigrate_StopsAtADeadProcess(t *testing.T) { // G10
