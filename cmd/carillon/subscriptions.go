@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/carillon-go/carillon/appsettings"
+	linked "github.com/carillon-go/carillon/cmd/internal/transports"
 	"github.com/carillon-go/carillon/provider"
 	"github.com/carillon-go/carillon/provider/janitor"
 	"github.com/carillon-go/carillon/site"
@@ -64,6 +65,9 @@ func (c *subscriptionsListCmd) Run(ctx context.Context, std streams, transports 
 		return err
 	}
 	defer closeAll()
+	if len(all) == 0 && !c.JSON {
+		return nil // it was said
+	}
 	list := []subscriptionInfo{}
 	for _, k := range all {
 		findings, err := k.look(ctx)
@@ -102,6 +106,9 @@ func (c *subscriptionsCleanCmd) Run(ctx context.Context, std streams, transports
 		return err
 	}
 	defer closeAll()
+	if len(all) == 0 && !c.JSON {
+		return nil // it was said
+	}
 	round, err := c.clean(ctx, all)
 	if err != nil || !c.Wait || round.unnamed == 0 {
 		return errors.Join(c.print(std.out, round), err)
@@ -246,7 +253,7 @@ func (k *keeper) problem(err error) error {
 	return &problem{exitUnavailable, fmt.Errorf("provider %q: %w", k.name, err), "does the service answer, and may this user list and remove what instances have there?"}
 }
 
-// open makes the providers and returns the janitor of each that has something to clean. Closing gives everything back.
+// open makes the providers and returns the janitor of each that has something to clean. If none has, it says so. Closing gives everything back.
 func (f *subscriptionFlags) open(ctx context.Context, std streams, transports transportMaker) (all []keeper, closeAll func(), err error) {
 	if f.Grace <= 0 {
 		return nil, nil, &problem{exitUsage, fmt.Errorf("--grace %v is not above 0", f.Grace), ""}
@@ -258,7 +265,12 @@ func (f *subscriptionFlags) open(ctx context.Context, std streams, transports tr
 		return nil, nil, err
 	}
 	if len(f.Provider) > 0 {
-		o.settings.Providers = f.Provider
+		asked := slices.DeleteFunc(slices.Clone(f.Provider), leavesNothing)
+		if len(asked) == 0 {
+			f.nothing(std, f.Provider)
+			return nil, o.close, nil
+		}
+		o.settings.Providers, o.settings.Standby = asked, nil
 	}
 	made, err := transports(o.settings, o.db)
 	if err != nil {
@@ -272,16 +284,32 @@ func (f *subscriptionFlags) open(ctx context.Context, std streams, transports tr
 		o.close()
 	}
 	rows := func(ctx context.Context) (site.Snapshot, error) { return o.db.Changes(ctx, 0) }
-	names := ""
+	var names []string
 	for _, p := range made {
-		names += " " + p.Name()
+		names = append(names, p.Name())
 		if c, ok := p.(provider.Cleaner); ok {
 			all = append(all, keeper{janitor.New(c, o.site.ID, rows, f.Grace), p.Name(), f.Timeout})
 		}
 	}
 	if len(all) == 0 {
-		closeAll()
-		return nil, nil, &problem{exitUsage, fmt.Errorf("with the configured providers (%s) instances leave nothing behind", names[min(1, len(names)):]), "name another one with --provider"}
+		f.nothing(std, names)
 	}
 	return all, closeAll, nil
+}
+
+// leavesNothing reports whether it is known of the transport of this name, without making it, that nothing of it stays at a service.
+func leavesNothing(name string) bool {
+	return slices.Contains(linked.Names(), name) && !slices.Contains(linked.LeaveBehind(), name)
+}
+
+// nothing says that these providers leave nothing behind; with JSON, to people only.
+func (f *subscriptionFlags) nothing(std streams, providers []string) {
+	w, verb := std.out, "leaves"
+	if f.JSON {
+		w = std.err
+	}
+	if len(providers) > 1 {
+		verb = "leave"
+	}
+	fmt.Fprintf(w, "%s %s nothing behind; with these, instances do: %s\n", names(providers), verb, names(linked.LeaveBehind()))
 }

@@ -154,7 +154,6 @@ func TestSubscriptionsClean_WaitsWhereNobodyKnowsTheAge(t *testing.T) {
 
 func TestSubscriptions_SaysWhatIsWrong(t *testing.T) {
 	b := newBench(t, "shop")
-	b.fails(exitUsage, []string{"subscriptions", "list"}, "(tcp) instances leave nothing behind", "--provider")
 	b.fails(exitUsage, []string{"subscriptions", "clean", "--grace", "0s"}, "--grace")
 	b.fails(exitUsage, []string{"subscriptions", "clean", "--site", "shpo"}, "shop")
 	b.fails(exitUsage, []string{"subscriptions", "clean", "--provider", "awz"}, "awz")
@@ -174,6 +173,21 @@ func TestSubscriptions_SaysWhatIsWrong(t *testing.T) {
 			t.Errorf("%s, without the right to list: %v", name, err)
 		}
 	}
+}
+
+// What leaves nothing behind is an answer, and asks for no settings; nothing but what was named is looked at.
+func TestSubscriptions_SaysWhatLeavesNothingBehind(t *testing.T) {
+	b := newBench(t, "shop")
+	b.env = []string{"Carillon__Standby__0=azure", "Carillon__Azure__ConnectionString=Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=k;SharedAccessKey=c2VjcmV0;UseDevelopmentEmulator=true"}
+	for _, args := range []string{"list --provider redis", "clean --provider redis", "list --provider tcp"} {
+		b.must(words("subscriptions "+args), words(args)[2]+" leaves nothing behind", "aws, azure")
+	}
+	if out := b.must(words("subscriptions list --json --provider rabbit")); strings.TrimSpace(out) != "[]" {
+		t.Errorf("as JSON: %s", out)
+	}
+	b.must(words("subscriptions clean --json --provider rabbit,mqtt"), `"removed": []`)
+	b.env = nil
+	b.must(words("subscriptions list"), "tcp leaves nothing behind")
 }
 
 // refused may not list.

@@ -53,6 +53,10 @@ func Names() []string {
 	return names
 }
 
+// LeaveBehind returns the names of those whose instances leave something at the service when they are killed, ascending:
+// of what they make, a [provider.Cleaner].
+func LeaveBehind() []string { return []string{"aws", "azure"} }
+
 func natsConfig(r *reader) natsbus.Config {
 	return natsbus.Config{
 		URLs: r.list("Urls"), User: r.text("User"), Password: r.text("Password"), Token: r.text("Token"),
