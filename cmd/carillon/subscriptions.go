@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,9 +52,9 @@ func configured(s *appsettings.Settings, db site.Database) ([]provider.Provider,
 
 type subscriptionFlags struct {
 	siteFlags
-	Provider []string      `placeholder:"NAME" help:"Only these: ${transports} (default: those of the configuration)."`
-	Grace    time.Duration `default:"2m" help:"How long a subscription may be there before its instance has a member row. At least two leases."`
-	JSON     bool          `name:"json" help:"Print JSON."`
+	Provider []string       `placeholder:"NAME" help:"Only these: ${transports} (default: those of the configuration)."`
+	Grace    *time.Duration `placeholder:"DURATION" help:"How long a subscription may be there before its instance has a member row; at least two leases (default: two leases, and 2m at least)."`
+	JSON     bool           `name:"json" help:"Print JSON."`
 }
 
 type subscriptionsListCmd struct{ subscriptionFlags }
@@ -113,8 +114,8 @@ func (c *subscriptionsCleanCmd) Run(ctx context.Context, std streams, transports
 	if err != nil || !c.Wait || round.unnamed == 0 {
 		return errors.Join(c.print(std.out, round), err)
 	}
-	fmt.Fprintf(std.err, "carillon: no member row names %s; looking again in %v\n", plural(round.unnamed, "subscription"), c.Grace)
-	pause := time.NewTimer(c.Grace)
+	fmt.Fprintf(std.err, "carillon: no member row names %s; looking again in %v\n", plural(round.unnamed, "subscription"), *c.Grace)
+	pause := time.NewTimer(*c.Grace)
 	defer pause.Stop()
 	select {
 	case <-pause.C:
@@ -255,14 +256,19 @@ func (k *keeper) problem(err error) error {
 
 // open makes the providers and returns the janitor of each that has something to clean. If none has, it says so. Closing gives everything back.
 func (f *subscriptionFlags) open(ctx context.Context, std streams, transports transportMaker) (all []keeper, closeAll func(), err error) {
-	if f.Grace <= 0 {
-		return nil, nil, &problem{exitUsage, fmt.Errorf("--grace %v is not above 0", f.Grace), ""}
-	}
 	ctx, cancel := f.within(ctx)
 	defer cancel()
 	o, err := f.operate(ctx, std)
 	if err != nil {
 		return nil, nil, err
+	}
+	lease := leaseOf(o.settings)
+	if f.Grace == nil {
+		f.Grace = new(janitor.Grace(lease))
+	}
+	if least := 2 * lease; *f.Grace < least {
+		o.close()
+		return nil, nil, &problem{exitUsage, fmt.Errorf("--grace %v is less than two leases of %v: what an instance has that is starting could go", *f.Grace, lease), fmt.Sprintf("the least is --grace %v", least)}
 	}
 	if len(f.Provider) > 0 {
 		asked := slices.DeleteFunc(slices.Clone(f.Provider), leavesNothing)
@@ -288,13 +294,18 @@ func (f *subscriptionFlags) open(ctx context.Context, std streams, transports tr
 	for _, p := range made {
 		names = append(names, p.Name())
 		if c, ok := p.(provider.Cleaner); ok {
-			all = append(all, keeper{janitor.New(c, o.site.ID, rows, f.Grace), p.Name(), f.Timeout})
+			all = append(all, keeper{janitor.New(c, o.site.ID, rows, *f.Grace), p.Name(), f.Timeout})
 		}
 	}
 	if len(all) == 0 {
 		f.nothing(std, names)
 	}
 	return all, closeAll, nil
+}
+
+// leaseOf returns the lease of an instance with these settings.
+func leaseOf(s *appsettings.Settings) time.Duration {
+	return cmp.Or(s.Limits.Lease, 30*time.Second) // what carillon.Config has if nothing is said
 }
 
 // leavesNothing reports whether it is known of the transport of this name, without making it, that nothing of it stays at a service.

@@ -65,7 +65,7 @@ func (l *leftover) transports(*appsettings.Settings, site.Database) ([]provider.
 }
 
 func (l *leftover) flags() subscriptionFlags {
-	return subscriptionFlags{siteFlags: siteFlags{Database: "sqlite:" + l.file, Timeout: time.Minute}, Grace: 2 * time.Minute}
+	return subscriptionFlags{siteFlags: siteFlags{Database: "sqlite:" + l.file, Timeout: time.Minute}, Grace: new(2 * time.Minute)}
 }
 
 type runner interface {
@@ -139,10 +139,11 @@ func removed(t *testing.T, l *leftover, c *subscriptionsCleanCmd) []string {
 }
 
 func TestSubscriptionsClean_WaitsWhereNobodyKnowsTheAge(t *testing.T) {
+	t.Setenv("Carillon__Limits__Lease", "1ms")
 	l := newLeftover(t, nil)
 	l.add("orphan", false, false)
 	clean := &subscriptionsCleanCmd{subscriptionFlags: l.flags()}
-	clean.JSON, clean.Grace = true, time.Nanosecond
+	clean.JSON, clean.Grace = true, new(2*time.Millisecond)
 	if names := removed(t, l, clean); len(names) > 0 {
 		t.Errorf("seen for the first time, %q went", names)
 	}
@@ -154,7 +155,13 @@ func TestSubscriptionsClean_WaitsWhereNobodyKnowsTheAge(t *testing.T) {
 
 func TestSubscriptions_SaysWhatIsWrong(t *testing.T) {
 	b := newBench(t, "shop")
-	b.fails(exitUsage, []string{"subscriptions", "clean", "--grace", "0s"}, "--grace")
+	b.fails(exitUsage, []string{"subscriptions", "clean", "--grace", "0s"}, "--grace 1m0s")
+	b.fails(exitUsage, []string{"subscriptions", "clean", "--grace", "59s"}, "--grace 59s", "the least is --grace 1m0s")
+	b.must([]string{"subscriptions", "clean", "--grace", "60s"})
+	b.env = []string{"Carillon__Limits__Lease=90s"}
+	b.fails(exitUsage, []string{"subscriptions", "clean", "--grace", "2m"}, "the least is --grace 3m0s")
+	b.must([]string{"subscriptions", "clean"})
+	b.env = nil
 	b.fails(exitUsage, []string{"subscriptions", "clean", "--site", "shpo"}, "shop")
 	b.fails(exitUsage, []string{"subscriptions", "clean", "--provider", "awz"}, "awz")
 	b.must([]string{"subscriptions", "--help"}, "list", "clean")
