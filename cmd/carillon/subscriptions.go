@@ -61,7 +61,7 @@ type subscriptionsListCmd struct{ subscriptionFlags }
 
 // Run implements the command.
 func (c *subscriptionsListCmd) Run(ctx context.Context, std streams, transports transportMaker) error {
-	all, closeAll, err := c.open(ctx, std, transports)
+	all, closeAll, err := c.open(ctx, std, transports, false)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (c *subscriptionsListCmd) Run(ctx context.Context, std streams, transports 
 			return err
 		}
 		for _, f := range findings {
-			list = append(list, describeFinding(k.name, f))
+			list = append(list, k.describe(f))
 		}
 	}
 	if c.JSON {
@@ -97,12 +97,12 @@ type subscriptionsCleanCmd struct {
 
 // Help is shown by "carillon subscriptions clean --help".
 func (c *subscriptionsCleanCmd) Help() string {
-	return "Leases in the site database decide: what an instance has whose member row is open stays, however slow it is; what only instances that have ended had goes; what no row names goes after --grace, since its instance may be starting. Running instances do the same every few minutes; this is for a site that does not run, or whose instances may not list and remove."
+	return "Leases in the site database decide: what an instance has whose member row is open stays, however slow it is; what only instances that have ended had goes; what no row names goes after --grace, since its instance may be starting. Rows of instances that were killed are closed before, once their lease (Carillon:Limits:Lease) has lapsed for as long again. Running instances do the same every few minutes; this is for a site that does not run, or whose instances may not list and remove."
 }
 
 // Run implements the command.
 func (c *subscriptionsCleanCmd) Run(ctx context.Context, std streams, transports transportMaker) error {
-	all, closeAll, err := c.open(ctx, std, transports)
+	all, closeAll, err := c.open(ctx, std, transports, c.DryRun)
 	if err != nil {
 		return err
 	}
@@ -145,6 +145,14 @@ func (c *subscriptionsCleanCmd) clean(ctx context.Context, all []keeper) (round 
 }
 
 func (c *subscriptionsCleanCmd) cleanAt(ctx context.Context, k keeper, round *cleanRound) error {
+	if !c.DryRun {
+		bounded, cancel := context.WithTimeout(ctx, k.timeout)
+		err := k.reap(bounded)
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
 	for {
 		findings, err := k.look(ctx)
 		if err != nil {
@@ -155,7 +163,7 @@ func (c *subscriptionsCleanCmd) cleanAt(ctx context.Context, k keeper, round *cl
 			gone, err = k.Clean(ctx, findings)
 		}
 		for _, f := range gone {
-			round.gone = append(round.gone, describeFinding(k.name, f))
+			round.gone = append(round.gone, k.describe(f))
 		}
 		if errors.Is(err, janitor.ErrLeft) && len(gone) > 0 {
 			continue // there are very many
@@ -209,8 +217,12 @@ type subscriptionInfo struct {
 	Why      string     `json:"why"`
 }
 
-func describeFinding(name string, f janitor.Finding) subscriptionInfo {
-	info := subscriptionInfo{Provider: name, Name: f.Subscription.Name, State: f.Verdict.String(), Server: f.Row.Server, Why: f.Why()}
+func (k *keeper) describe(f janitor.Finding) subscriptionInfo {
+	info := subscriptionInfo{Provider: k.name, Name: f.Subscription.Name, State: f.Verdict.String(), Server: f.Row.Server, Why: f.Why()}
+	if f.Verdict == janitor.InUse && f.Row.Lapsed {
+		lapsed := f.Row.Seen.Add(k.lease).UTC()
+		info.Why += fmt.Sprintf("; its lease ran out at %s, and it counts as gone from %s on", lapsed.Format(time.RFC3339), lapsed.Add(k.lease).Format(time.RFC3339))
+	}
 	if !f.Subscription.Created.IsZero() {
 		info.Created = new(f.Subscription.Created.UTC())
 	}
@@ -238,6 +250,9 @@ type keeper struct {
 	*janitor.Janitor
 	name    string
 	timeout time.Duration // of one look
+	lease   time.Duration // of instances, as far as the settings tell
+
+	reap func(ctx context.Context) error // closes the rows of instances that are gone for good
 }
 
 func (k *keeper) look(ctx context.Context) ([]janitor.Finding, error) {
@@ -254,8 +269,9 @@ func (k *keeper) problem(err error) error {
 	return &problem{exitUnavailable, fmt.Errorf("provider %q: %w", k.name, err), "does the service answer, and may this user list and remove what instances have there?"}
 }
 
-// open makes the providers and returns the janitor of each that has something to clean. If none has, it says so. Closing gives everything back.
-func (f *subscriptionFlags) open(ctx context.Context, std streams, transports transportMaker) (all []keeper, closeAll func(), err error) {
+// open makes the providers and returns the janitor of each that has something to clean. If none has, it says so. With
+// dryRun, rows that [site.Database.Reap] would close count as closed. Closing gives everything back.
+func (f *subscriptionFlags) open(ctx context.Context, std streams, transports transportMaker, dryRun bool) (all []keeper, closeAll func(), err error) {
 	ctx, cancel := f.within(ctx)
 	defer cancel()
 	o, err := f.operate(ctx, std)
@@ -289,18 +305,39 @@ func (f *subscriptionFlags) open(ctx context.Context, std streams, transports tr
 		}
 		o.close()
 	}
-	rows := func(ctx context.Context) (site.Snapshot, error) { return o.db.Changes(ctx, 0) }
+	rows := func(ctx context.Context) (site.Snapshot, error) {
+		snap, err := o.db.Changes(ctx, 0)
+		if dryRun {
+			asReaped(snap, lease)
+		}
+		return snap, err
+	}
+	reap := func(ctx context.Context) error {
+		if _, err := o.db.Reap(ctx, lease); err != nil { // as instances do
+			return databaseProblem(o.settings, err)
+		}
+		return nil
+	}
 	var names []string
 	for _, p := range made {
 		names = append(names, p.Name())
 		if c, ok := p.(provider.Cleaner); ok {
-			all = append(all, keeper{janitor.New(c, o.site.ID, rows, *f.Grace), p.Name(), f.Timeout})
+			all = append(all, keeper{janitor.New(c, o.site.ID, rows, *f.Grace), p.Name(), f.Timeout, lease, reap})
 		}
 	}
 	if len(all) == 0 {
 		f.nothing(std, names)
 	}
 	return all, closeAll, nil
+}
+
+// asReaped makes of rows whose lease lapsed more than a lease ago what reaping makes of them.
+func asReaped(snap site.Snapshot, lease time.Duration) {
+	for i := range snap.Members {
+		if m := &snap.Members[i]; m.State == site.MemberOpen && m.Lapsed && snap.Now.Sub(m.Seen) > 2*lease {
+			m.State = site.MemberReaped
+		}
+	}
 }
 
 // leaseOf returns the lease of an instance with these settings.

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -136,6 +137,56 @@ func removed(t *testing.T, l *leftover, c *subscriptionsCleanCmd) []string {
 		names = append(names, s.Name)
 	}
 	return names
+}
+
+// unseen makes it look as if the instance of the subscription was last seen so long ago. It had a lease of half a minute.
+func (l *leftover) unseen(name string, ago time.Duration) {
+	l.t.Helper()
+	pool, err := sql.Open("sqlite", l.file)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer pool.Close()
+	if _, err := pool.Exec("UPDATE carillon_members SET seen_ms = seen_ms - ?, lease_until_ms = seen_ms - ? + 30000 WHERE server = ?", ago.Milliseconds(), ago.Milliseconds(), "web-"+name); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// All processes of a site were killed, so that none of them closes a row.
+func TestSubscriptionsClean_ClosesTheRowsOfKilledInstances(t *testing.T) {
+	l := newLeftover(t, time.Now)
+	for name, ago := range map[string]time.Duration{"live": 0, "late": 45 * time.Second, "killed": 2 * time.Minute} {
+		l.add(name, true, false)
+		l.unseen(name, ago)
+	}
+	out, err := l.do(&subscriptionsListCmd{l.flags()})
+	if err != nil || strings.Count(out, "its lease ran out at ") != 2 || strings.Count(out, "counts as gone from ") != 2 || strings.Count(out, "in use ") != 3 {
+		t.Errorf("the list says: %v\n%s", err, out)
+	}
+	state := func() (n int) {
+		snap, err := l.open().Changes(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range snap.Members {
+			if m.State == site.MemberReaped {
+				n++
+			}
+		}
+		return n
+	}
+	clean := &subscriptionsCleanCmd{subscriptionFlags: l.flags(), DryRun: true}
+	clean.JSON = true
+	if names := removed(t, l, clean); !slices.Equal(names, []string{"killed"}) || state() != 0 {
+		t.Errorf("the dry run would remove %q, and closed %d rows", names, state())
+	}
+	clean.DryRun = false
+	if names := removed(t, l, clean); !slices.Equal(names, []string{"killed"}) || state() != 1 {
+		t.Errorf("removed %q, and closed %d rows; want what was killed alone", names, state())
+	}
+	if left := l.service.Names(); !slices.Equal(left, []string{"late", "live"}) {
+		t.Errorf("left are %q", left)
+	}
 }
 
 func TestSubscriptionsClean_WaitsWhereNobodyKnowsTheAge(t *testing.T) {
