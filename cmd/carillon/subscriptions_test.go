@@ -233,10 +233,9 @@ func TestSubscriptions_SaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// What leaves nothing behind is an answer, and asks for no settings; nothing but what was named is looked at.
+// What leaves nothing behind is an answer, and asks for no settings.
 func TestSubscriptions_SaysWhatLeavesNothingBehind(t *testing.T) {
 	b := newBench(t, "shop")
-	b.env = []string{"Carillon__Standby__0=azure", "Carillon__Azure__ConnectionString=Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=k;SharedAccessKey=c2VjcmV0;UseDevelopmentEmulator=true"}
 	for _, args := range []string{"list --provider redis", "clean --provider redis", "list --provider tcp"} {
 		b.must(words("subscriptions "+args), words(args)[2]+" leaves nothing behind", "aws, azure")
 	}
@@ -244,8 +243,25 @@ func TestSubscriptions_SaysWhatLeavesNothingBehind(t *testing.T) {
 		t.Errorf("as JSON: %s", out)
 	}
 	b.must(words("subscriptions clean --json --provider rabbit,mqtt"), `"removed": []`)
-	b.env = nil
 	b.must(words("subscriptions list"), "tcp leaves nothing behind")
+}
+
+func TestSubscriptions_LooksOnlyAtWhatIsNamed(t *testing.T) {
+	t.Setenv("Carillon__Standby__0", "nats")
+	t.Setenv("Carillon__Standby__1", "azure")
+	l := newLeftover(t, time.Now)
+	flags := l.flags()
+	flags.Provider = []string{"aws", "tcp"}
+	var out bytes.Buffer
+	err := (&subscriptionsListCmd{flags}).Run(t.Context(), streams{nil, &out, &out}, func(s *appsettings.Settings, db site.Database) ([]provider.Provider, error) {
+		if !slices.Equal(s.Providers, []string{"aws"}) || len(s.Standby) > 0 {
+			t.Errorf("made are %q, and %q that stand by; want aws alone", s.Providers, s.Standby)
+		}
+		return l.transports(s, db)
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // refused may not list.
