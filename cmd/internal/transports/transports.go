@@ -35,7 +35,7 @@ func Factories() map[string]appsettings.Factory {
 		all[name] = func(s appsettings.Section) (provider.Provider, error) {
 			p, err := from(&reader{section: s})
 			if err != nil {
-				return nil, fmt.Errorf("Carillon:%s: %w", strings.ToUpper(name[:1])+name[1:], err)
+				return nil, fmt.Errorf("section Carillon:%s: %w", strings.ToUpper(name[:1])+name[1:], err)
 			}
 			return p, nil
 		}
