@@ -48,7 +48,7 @@ func (f *siteFlags) refuseSite(command string) error {
 
 // providerFlag says what carries the events.
 type providerFlag struct {
-	Provider []string `placeholder:"NAME" help:"What carries the events: tcp, udp, or azure, mqtt, nats, postgres, rabbit, redis (default: tcp, or what the site was moved to)."`
+	Provider []string `placeholder:"NAME" help:"What carries the events, unless the site was moved: ${transports} (default: that of the configuration, or tcp). A site that was moved uses what it was moved to."`
 }
 
 // drivers are the names that people give to the drivers linked here.
@@ -262,7 +262,9 @@ func open(ctx context.Context, std streams, f *siteFlags, p *providerFlag, role 
 	if err != nil {
 		return nil, nil, err
 	}
-	standBy(s, st)
+	if err := standBy(s, db, st); err != nil {
+		return nil, nil, &problem{exitUsage, err, "correct it in " + f.path()}
+	}
 	cfg, err := s.Config(db)
 	if err != nil {
 		return nil, nil, &problem{exitUsage, err, "correct it in " + f.path()}
@@ -281,14 +283,43 @@ func open(ctx context.Context, std streams, f *siteFlags, p *providerFlag, role 
 }
 
 // standBy adds what the site's events go through, and every transport that is configured, to those that stand by: this
-// program follows a site that was moved, or is being moved, whatever it was told to use.
-func standBy(s *appsettings.Settings, st site.Site) {
+// program follows a site that was moved, or is being moved, whatever it was told to use. What the site does not go through,
+// and nobody named, is left out if its section is wrong: it has nothing to do with what this program was asked for.
+func standBy(s *appsettings.Settings, db site.Database, st site.Site) error {
 	for _, name := range transports.Names() {
 		wanted := slices.Contains(st.Transports.Receive, name) || slices.Contains(st.Transports.To, name)
-		if (wanted || len(s.Section(name).Keys()) > 0) && !slices.Contains(s.Providers, name) && !slices.Contains(s.Standby, name) {
-			s.Standby = append(s.Standby, name)
+		named := slices.Contains(s.Providers, name) || slices.Contains(s.Standby, name)
+		if named || !wanted && len(s.Section(name).Keys()) == 0 {
+			continue
 		}
+		if err := usable(s, db, name); err != nil {
+			if wanted {
+				return fmt.Errorf("the site %s: %w", moved(st.Transports), err)
+			}
+			continue
+		}
+		s.Standby = append(s.Standby, name)
 	}
+	return nil
+}
+
+// moved says what was done with a site whose transports are not those that its instances are configured for.
+func moved(t site.Transports) string {
+	if t.Moving() {
+		return fmt.Sprintf("is being moved from %s to %s", names(t.From), names(t.To))
+	}
+	return "was moved to " + names(t.Send)
+}
+
+// usable returns an error unless the settings have what it takes to make the transport.
+func usable(s *appsettings.Settings, db site.Database, name string) error {
+	only := *s
+	only.Providers, only.Standby = []string{name}, nil
+	cfg, err := only.Config(db)
+	for _, p := range cfg.Providers {
+		p.Close() // it was never started
+	}
+	return err
 }
 
 // joinProblem sorts out why a Broker did not open.
@@ -296,10 +327,19 @@ func joinProblem(s *appsettings.Settings, err error) error {
 	if _, ok := errors.AsType[*carillon.ConfigError](err); ok {
 		return &problem{exitUsage, err, ""}
 	}
+	// Then it is not for another instance's sake, and the transport's own error says what to do.
+	connecting := strings.Contains(err.Error(), "start provider ")
 	if errors.Is(err, context.DeadlineExceeded) {
-		return &problem{exitTimeout, err, "wait longer with --timeout, or see who does not answer: " + invocation() + " members"}
+		hint := "wait longer with --timeout, or see who does not answer: " + invocation() + " members"
+		if connecting {
+			hint = "wait longer with --timeout"
+		}
+		return &problem{exitTimeout, err, hint}
 	}
 	hint := "who is there: " + invocation() + " members"
+	if connecting {
+		hint = ""
+	}
 	if cannotBind(err) {
 		hint = "choose an address of this machine that is free: Carillon:Tcp:Listen for tcp, Carillon:Udp:Port for udp"
 	}

@@ -56,6 +56,9 @@ func (c *demoCmd) Validate() error {
 
 // Run implements the command. It returns nil when ctx ends.
 func (c *demoCmd) Run(ctx context.Context, std streams) (err error) {
+	if err := c.checkProvider(); err != nil {
+		return err
+	}
 	ln, err := c.listen()
 	if err != nil {
 		return err
@@ -145,7 +148,11 @@ func (c *demoCmd) Run(ctx context.Context, std streams) (err error) {
 		if ctx.Err() != nil {
 			return nil
 		}
-		return &problem{exitUnavailable, err, "if a port is taken, choose others with --port"}
+		hint := "if a port is taken, choose others with --port"
+		if c.onServer() {
+			hint = "" // ports were free a moment ago, and the transport's error says what to do about its server
+		}
+		return &problem{exitUnavailable, err, hint}
 	}
 	c.greet(std.out, dir)
 	if c.Open {
@@ -171,6 +178,24 @@ func (c *demoCmd) Run(ctx context.Context, std streams) (err error) {
 	case err := <-served:
 		return fmt.Errorf("serve the dashboard: %w", err)
 	}
+}
+
+// onServer reports whether events go through a server that the settings name.
+func (c *demoCmd) onServer() bool {
+	return c.Events == "on" && c.Provider != "tcp" && c.Provider != "udp"
+}
+
+// checkProvider returns the problem with settings from which the instances could not make their transport.
+func (c *demoCmd) checkProvider() error {
+	if !c.onServer() {
+		return nil
+	}
+	p, err := fromSettings(c.Provider)
+	if err != nil {
+		return &problem{exitUsage, err, "set it in appsettings.json, or in the environment with __ in place of each colon"}
+	}
+	p.Close() // it was never started
+	return nil
 }
 
 // url returns the address of an instance, or with 0 of the dashboard.

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/cmd/internal/transports"
 	"github.com/carillon-go/carillon/examples/cms"
 	"github.com/carillon-go/carillon/examples/cms/dashboard"
 	"github.com/carillon-go/carillon/site/sqlsite"
@@ -359,7 +360,9 @@ func TestCommands_JoinARunningSite(t *testing.T) {
 	for i, args := range [][]string{
 		{id}, {id, "some text"}, {id, "AAEC", "--as", "base64"}, {typed, `{"a": [1]}`, "--as", "json"},
 	} {
-		r := carillonCmd(t, nil, append(append([]string{"raise"}, args...), site...)...)
+		// What stands by, and a section that nobody needs and that is wrong, change nothing.
+		env := []string{"Carillon__Nats__Urls=nats://127.0.0.1:1", "Carillon__Redis__Ulr=redis://127.0.0.1"}
+		r := carillonCmd(t, env, append(append([]string{"raise"}, args...), site...)...)
 		n := 3
 		if i == 3 && strings.Contains(r.out, "by 2 of 2") {
 			n = 2 // listen had enough, and left first
@@ -507,6 +510,8 @@ func TestCommands_SayWhatIsWrong(t *testing.T) {
 		{"demo -port 18090", exitUsage, "did you mean --port?"},
 		{"demo --port -1", exitUsage, "the first of 3 ports, 1 to 65533"},
 		{"demo --unknown", exitUsage, " demo --help\n"},
+		{"demo --provider redis", exitUsage, "Carillon:Redis: redis: URL is missing"},
+		{"demo --provider redis", exitUsage, "section Carillon:Redis: redis: URL is missing"},
 		{"help", exitOK, ""},
 		{"help raise", exitOK, ""},
 		{"members --database pgx:postgres://u:hush@127.0.0.1:1/db --site s --timeout 5s", exitDatabase, "cannot be used"},
@@ -538,6 +543,13 @@ func TestCommands_HelpListsExitCodesAndHidesInstances(t *testing.T) {
 		r := carillonCmd(t, nil, strings.Fields(cmd+" --help")...)
 		if r.code != 0 || !strings.Contains(r.out, "Exit codes:") || strings.Contains(r.out, "demo-instance") {
 			t.Errorf("carillon %s --help: %+v", cmd, r)
+		}
+	}
+	for _, cmd := range []string{"raise", "listen", "subscriptions list"} {
+		r := carillonCmd(t, nil, strings.Fields(cmd+" --help")...)
+		help := strings.Join(strings.Fields(r.out), " ") // it is wrapped
+		if !strings.Contains(help, strings.Join(transports.Names(), ", ")) {
+			t.Errorf("carillon %s --help does not name all transports:\n%s", cmd, r.out)
 		}
 	}
 	r := carillonCmd(t, nil, "version", "--json")

@@ -38,7 +38,7 @@ func FuzzArguments(f *testing.F) {
 			}
 		}()
 		var c cli
-		parser, err := kong.New(&c, kong.Name("carillon"), kong.Writers(io.Discard, io.Discard), kong.Exit(func(code int) { panic(quit(code)) }))
+		parser, err := kong.New(&c, kong.Name("carillon"), variables(), kong.Writers(io.Discard, io.Discard), kong.Exit(func(code int) { panic(quit(code)) }))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -161,15 +161,20 @@ func (c *instanceCmd) provider() (provider.Provider, error) {
 	case "udp":
 		return udpbus.New(udpbus.Config{Port: c.UDPPort, Interface: "127.0.0.1"})
 	}
-	make, ok := transports.Factories()[c.Provider]
+	return fromSettings(c.Provider)
+}
+
+// fromSettings makes the transport as its section in the settings says. It is not started.
+func fromSettings(name string) (provider.Provider, error) {
+	make, ok := transports.Factories()[name]
 	if !ok {
-		return nil, fmt.Errorf("there is no transport %q", c.Provider)
+		return nil, fmt.Errorf("there is no transport %q", name)
 	}
 	s, err := appsettings.Load(appsettings.Options{Providers: transports.Factories()})
 	if err != nil {
 		return nil, err
 	}
-	return make(s.Section(c.Provider))
+	return make(s.Section(name))
 }
 
 // watch tells the parent what is counted and dropped, until ctx ends.

@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/carillon-go/carillon/cmd/internal/transports"
 )
 
 func main() {
@@ -91,6 +93,7 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 		kong.UsageOnError(),
 		kong.Writers(std.out, std.err),
 		kong.Exit(func(code int) { panic(quit(code)) }),
+		variables(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Help(func(o kong.HelpOptions, k *kong.Context) error {
 			if err := kong.DefaultHelpPrinter(o, k); err != nil {
@@ -117,6 +120,11 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 		return fail(std.err, err)
 	}
 	return exitOK
+}
+
+// variables are what help texts have in place of what package transports knows.
+func variables() kong.Vars {
+	return kong.Vars{"transports": strings.Join(transports.Names(), ", ")}
 }
 
 // said returns what err says, without the names of packages that messages

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/carillon-go/carillon/appsettings"
+	linked "github.com/carillon-go/carillon/cmd/internal/transports"
 	"github.com/carillon-go/carillon/site"
 	"github.com/carillon-go/carillon/site/transports"
 )
@@ -103,6 +104,33 @@ func (o *operated) view(ctx context.Context) (transports.View, error) {
 	return transports.NewView(snap, o.site.Name)
 }
 
+// knows returns the problem with names that neither this program nor anything in the site has, so that they are misspelt. A
+// transport of the application's own is known from its instances.
+func (o *operated) knows(ctx context.Context, wanted []string) error {
+	known := linked.Names()
+	wanted = slices.DeleteFunc(slices.Clone(wanted), func(name string) bool { return slices.Contains(known, name) })
+	if len(wanted) == 0 {
+		return nil
+	}
+	v, err := o.view(ctx)
+	if err != nil {
+		return err
+	}
+	t := v.Site.Transports
+	has := slices.Concat(t.Receive, t.Send, t.From, t.To)
+	for _, m := range v.Members {
+		if m.Site == v.Site.ID {
+			has = append(has, m.Providers...)
+		}
+	}
+	for _, name := range wanted {
+		if !slices.Contains(has, name) {
+			return &problem{exitUsage, fmt.Errorf("there is no transport %q: neither this program knows it nor an instance of the site", name), "this program knows: " + strings.Join(known, ", ")}
+		}
+	}
+	return nil
+}
+
 func (c *providerListCmd) table(w io.Writer, info providerInfo) error {
 	switch {
 	case info.Problem != "":
@@ -191,6 +219,9 @@ func (c *moveFlags) run(ctx context.Context, std streams, target transports.Targ
 		return err
 	}
 	defer o.close()
+	if err := o.knows(opening, target.To); err != nil {
+		return err
+	}
 	target.Overlap = c.Overlap
 	if c.DryRun {
 		v, err := o.view(opening)

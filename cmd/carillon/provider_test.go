@@ -10,11 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
+	linked "github.com/carillon-go/carillon/cmd/internal/transports"
+	"github.com/carillon-go/carillon/site"
 	"github.com/carillon-go/carillon/site/transports"
 )
 
@@ -277,6 +280,28 @@ func TestProviderMigrate_NamesWhoLacksTheTransport(t *testing.T) { // G10
 	b.must(words("provider migrate tcp"), "done: tcp in use")
 }
 
+// Names that nobody knows are misspelt. One of the application's own is not: its instances have it.
+func TestProviderMigrate_NamesWhatThereIsForAnUnknownTransport(t *testing.T) {
+	b := newBench(t, "shop")
+	for _, args := range []string{"provider migrate pigeon", "provider migrate tcp pigeon --dry-run"} {
+		b.fails(exitUsage, words(args), `there is no transport "pigeon"`, strings.Join(linked.Names(), ", "))
+	}
+	if tr := b.site("shop").Transports; !tr.IsZero() {
+		t.Errorf("changed to %+v", tr)
+	}
+	db := b.open()
+	epoch, err := db.NextEpoch(t.Context())
+	if err == nil {
+		err = db.Join(t.Context(), site.Member{
+			Site: b.site("shop").ID, Stream: site.NewStreamID(epoch, 1), Server: "web", Role: site.RolePublish, Providers: []string{"pigeon", "tcp"}, Uses: []string{"tcp"},
+		}, time.Minute)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.must(words("provider migrate pigeon --dry-run"), "done: pigeon in use")
+}
+
 func TestProviderMigrate_StopsAtADeadProcess(t *testing.T) { // G10
 	ps := newMovable(t)
 	ps.start("one")
@@ -312,6 +337,26 @@ func TestMove_SurvivesTheOneWhoDrivesIt(t *testing.T) { // G10
 		t.Fatal(err)
 	}
 	wantUses(t, "nats", all...)
+}
+
+// Who the other instances are says nothing about a server that does not answer.
+func TestRaiseAndListen_WithoutTheServerDoNotSendToMembers(t *testing.T) {
+	b := newBench(t, "shop")
+	b.env = []string{"Carillon__Nats__Urls=nats://127.0.0.1:1"} // nobody is there
+	for _, cmd := range []string{"raise 6f1d2c3b-4a59-4687-b1c2-d3e4f5061728", "listen"} {
+		b.fails(exitUnavailable, words(cmd+" --provider nats"), `start provider "nats": `)
+		if r := b.run(words(cmd + " --provider nats")...); strings.Contains(r.err, " members") {
+			t.Errorf("%s says: %s", cmd, r.err)
+		}
+	}
+}
+
+func TestRaiseAndListen_SayThatTheSiteWasMoved(t *testing.T) {
+	b := newBench(t, "shop")
+	b.must(words("provider migrate redis"), "done: redis in use")
+	for _, args := range []string{"raise 6f1d2c3b-4a59-4687-b1c2-d3e4f5061728", "raise 6f1d2c3b-4a59-4687-b1c2-d3e4f5061728 --provider udp", "listen"} {
+		b.fails(exitUsage, words(args), "the site was moved to redis: ", "Carillon:Redis: ", "URL is missing")
+	}
 }
 
 func TestRaiseAndListen_FollowASiteThatWasMoved(t *testing.T) { // G10

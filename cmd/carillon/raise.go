@@ -104,6 +104,7 @@ func (c *raiseCmd) send(ctx context.Context, b *carillon.Broker, raise raiseFunc
 	if r.Event, err = carillon.ParseID(c.Event); err != nil {
 		return r, err
 	}
+	before := framesSent(b)
 	if err := raise(ctx, b, r.Raiser); err != nil {
 		return r, raiseProblem(err)
 	}
@@ -114,11 +115,22 @@ func (c *raiseCmd) send(ctx context.Context, b *carillon.Broker, raise raiseFunc
 		}
 		return r, err
 	}
-	for _, p := range b.Stats().Providers {
-		r.Providers = append(r.Providers, p.Name)
-	}
 	r.Listeners, r.Acknowledged = acknowledgements(ctx, b)
+	for _, p := range b.Stats().Providers { // after the wait, for one that is slower than the one that was waited for
+		if p.Sending && p.FramesSent > before[p.Name] {
+			r.Providers = append(r.Providers, p.Name)
+		}
+	}
 	return r, nil
+}
+
+// framesSent returns how many frames each transport has accepted.
+func framesSent(b *carillon.Broker) map[string]uint64 {
+	n := map[string]uint64{}
+	for _, p := range b.Stats().Providers {
+		n[p.Name] = p.FramesSent
+	}
+	return n
 }
 
 // raiseProblem sorts out why an event was not raised.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/carillon-go/carillon/appsettings"
+	linked "github.com/carillon-go/carillon/cmd/internal/transports"
 	"github.com/carillon-go/carillon/provider"
 	"github.com/carillon-go/carillon/provider/janitor"
 	"github.com/carillon-go/carillon/site"
@@ -50,20 +52,23 @@ func configured(s *appsettings.Settings, db site.Database) ([]provider.Provider,
 
 type subscriptionFlags struct {
 	siteFlags
-	Provider []string      `placeholder:"NAME" help:"Only these providers (default: those of the configuration)."`
-	Grace    time.Duration `default:"2m" help:"How long a subscription may be there before its instance has a member row. At least two leases."`
-	JSON     bool          `name:"json" help:"Print JSON."`
+	Provider []string       `placeholder:"NAME" help:"Only these: ${transports} (default: those of the configuration)."`
+	Grace    *time.Duration `placeholder:"DURATION" help:"How long a subscription may be there before its instance has a member row; at least two leases (default: two leases, and 2m at least)."`
+	JSON     bool           `name:"json" help:"Print JSON."`
 }
 
 type subscriptionsListCmd struct{ subscriptionFlags }
 
 // Run implements the command.
 func (c *subscriptionsListCmd) Run(ctx context.Context, std streams, transports transportMaker) error {
-	all, closeAll, err := c.open(ctx, std, transports)
+	all, closeAll, err := c.open(ctx, std, transports, false)
 	if err != nil {
 		return err
 	}
 	defer closeAll()
+	if len(all) == 0 && !c.JSON {
+		return nil // it was said
+	}
 	list := []subscriptionInfo{}
 	for _, k := range all {
 		findings, err := k.look(ctx)
@@ -71,7 +76,7 @@ func (c *subscriptionsListCmd) Run(ctx context.Context, std streams, transports 
 			return err
 		}
 		for _, f := range findings {
-			list = append(list, describeFinding(k.name, f))
+			list = append(list, k.describe(f))
 		}
 	}
 	if c.JSON {
@@ -92,22 +97,25 @@ type subscriptionsCleanCmd struct {
 
 // Help is shown by "carillon subscriptions clean --help".
 func (c *subscriptionsCleanCmd) Help() string {
-	return "Leases in the site database decide: what an instance has whose member row is open stays, however slow it is; what only instances that have ended had goes; what no row names goes after --grace, since its instance may be starting. Running instances do the same every few minutes; this is for a site that does not run, or whose instances may not list and remove."
+	return "Leases in the site database decide: what an instance has whose member row is open stays, however slow it is; what only instances that have ended had goes; what no row names goes after --grace, since its instance may be starting. Rows of instances that were killed are closed before, once their lease (Carillon:Limits:Lease) has lapsed for as long again. Running instances do the same every few minutes; this is for a site that does not run, or whose instances may not list and remove."
 }
 
 // Run implements the command.
 func (c *subscriptionsCleanCmd) Run(ctx context.Context, std streams, transports transportMaker) error {
-	all, closeAll, err := c.open(ctx, std, transports)
+	all, closeAll, err := c.open(ctx, std, transports, c.DryRun)
 	if err != nil {
 		return err
 	}
 	defer closeAll()
+	if len(all) == 0 && !c.JSON {
+		return nil // it was said
+	}
 	round, err := c.clean(ctx, all)
 	if err != nil || !c.Wait || round.unnamed == 0 {
 		return errors.Join(c.print(std.out, round), err)
 	}
-	fmt.Fprintf(std.err, "carillon: no member row names %s; looking again in %v\n", plural(round.unnamed, "subscription"), c.Grace)
-	pause := time.NewTimer(c.Grace)
+	fmt.Fprintf(std.err, "carillon: no member row names %s; looking again in %v\n", plural(round.unnamed, "subscription"), *c.Grace)
+	pause := time.NewTimer(*c.Grace)
 	defer pause.Stop()
 	select {
 	case <-pause.C:
@@ -137,6 +145,14 @@ func (c *subscriptionsCleanCmd) clean(ctx context.Context, all []keeper) (round 
 }
 
 func (c *subscriptionsCleanCmd) cleanAt(ctx context.Context, k keeper, round *cleanRound) error {
+	if !c.DryRun {
+		bounded, cancel := context.WithTimeout(ctx, k.timeout)
+		err := k.reap(bounded)
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
 	for {
 		findings, err := k.look(ctx)
 		if err != nil {
@@ -147,7 +163,7 @@ func (c *subscriptionsCleanCmd) cleanAt(ctx context.Context, k keeper, round *cl
 			gone, err = k.Clean(ctx, findings)
 		}
 		for _, f := range gone {
-			round.gone = append(round.gone, describeFinding(k.name, f))
+			round.gone = append(round.gone, k.describe(f))
 		}
 		if errors.Is(err, janitor.ErrLeft) && len(gone) > 0 {
 			continue // there are very many
@@ -201,8 +217,12 @@ type subscriptionInfo struct {
 	Why      string     `json:"why"`
 }
 
-func describeFinding(name string, f janitor.Finding) subscriptionInfo {
-	info := subscriptionInfo{Provider: name, Name: f.Subscription.Name, State: f.Verdict.String(), Server: f.Row.Server, Why: f.Why()}
+func (k *keeper) describe(f janitor.Finding) subscriptionInfo {
+	info := subscriptionInfo{Provider: k.name, Name: f.Subscription.Name, State: f.Verdict.String(), Server: f.Row.Server, Why: f.Why()}
+	if f.Verdict == janitor.InUse && f.Row.Lapsed {
+		lapsed := f.Row.Seen.Add(k.lease).UTC()
+		info.Why += fmt.Sprintf("; its lease ran out at %s, and it counts as gone from %s on", lapsed.Format(time.RFC3339), lapsed.Add(k.lease).Format(time.RFC3339))
+	}
 	if !f.Subscription.Created.IsZero() {
 		info.Created = new(f.Subscription.Created.UTC())
 	}
@@ -230,6 +250,9 @@ type keeper struct {
 	*janitor.Janitor
 	name    string
 	timeout time.Duration // of one look
+	lease   time.Duration // of instances, as far as the settings tell
+
+	reap func(ctx context.Context) error // closes the rows of instances that are gone for good
 }
 
 func (k *keeper) look(ctx context.Context) ([]janitor.Finding, error) {
@@ -246,19 +269,30 @@ func (k *keeper) problem(err error) error {
 	return &problem{exitUnavailable, fmt.Errorf("provider %q: %w", k.name, err), "does the service answer, and may this user list and remove what instances have there?"}
 }
 
-// open makes the providers and returns the janitor of each that has something to clean. Closing gives everything back.
-func (f *subscriptionFlags) open(ctx context.Context, std streams, transports transportMaker) (all []keeper, closeAll func(), err error) {
-	if f.Grace <= 0 {
-		return nil, nil, &problem{exitUsage, fmt.Errorf("--grace %v is not above 0", f.Grace), ""}
-	}
+// open makes the providers and returns the janitor of each that has something to clean. If none has, it says so. With
+// dryRun, rows that [site.Database.Reap] would close count as closed. Closing gives everything back.
+func (f *subscriptionFlags) open(ctx context.Context, std streams, transports transportMaker, dryRun bool) (all []keeper, closeAll func(), err error) {
 	ctx, cancel := f.within(ctx)
 	defer cancel()
 	o, err := f.operate(ctx, std)
 	if err != nil {
 		return nil, nil, err
 	}
+	lease := leaseOf(o.settings)
+	if f.Grace == nil {
+		f.Grace = new(janitor.Grace(lease))
+	}
+	if least := 2 * lease; *f.Grace < least {
+		o.close()
+		return nil, nil, &problem{exitUsage, fmt.Errorf("--grace %v is less than two leases of %v: what an instance has that is starting could go", *f.Grace, lease), fmt.Sprintf("the least is --grace %v", least)}
+	}
 	if len(f.Provider) > 0 {
-		o.settings.Providers = f.Provider
+		asked := slices.DeleteFunc(slices.Clone(f.Provider), leavesNothing)
+		if len(asked) == 0 {
+			f.nothing(std, f.Provider)
+			return nil, o.close, nil
+		}
+		o.settings.Providers, o.settings.Standby = asked, nil
 	}
 	made, err := transports(o.settings, o.db)
 	if err != nil {
@@ -271,17 +305,59 @@ func (f *subscriptionFlags) open(ctx context.Context, std streams, transports tr
 		}
 		o.close()
 	}
-	rows := func(ctx context.Context) (site.Snapshot, error) { return o.db.Changes(ctx, 0) }
-	names := ""
+	rows := func(ctx context.Context) (site.Snapshot, error) {
+		snap, err := o.db.Changes(ctx, 0)
+		if dryRun {
+			asReaped(snap, lease)
+		}
+		return snap, err
+	}
+	reap := func(ctx context.Context) error {
+		if _, err := o.db.Reap(ctx, lease); err != nil { // as instances do
+			return databaseProblem(o.settings, err)
+		}
+		return nil
+	}
+	var names []string
 	for _, p := range made {
-		names += " " + p.Name()
+		names = append(names, p.Name())
 		if c, ok := p.(provider.Cleaner); ok {
-			all = append(all, keeper{janitor.New(c, o.site.ID, rows, f.Grace), p.Name(), f.Timeout})
+			all = append(all, keeper{janitor.New(c, o.site.ID, rows, *f.Grace), p.Name(), f.Timeout, lease, reap})
 		}
 	}
 	if len(all) == 0 {
-		closeAll()
-		return nil, nil, &problem{exitUsage, fmt.Errorf("with the configured providers (%s) instances leave nothing behind", names[min(1, len(names)):]), "name another one with --provider"}
+		f.nothing(std, names)
 	}
 	return all, closeAll, nil
+}
+
+// asReaped makes of rows whose lease lapsed more than a lease ago what reaping makes of them.
+func asReaped(snap site.Snapshot, lease time.Duration) {
+	for i := range snap.Members {
+		if m := &snap.Members[i]; m.State == site.MemberOpen && m.Lapsed && snap.Now.Sub(m.Seen) > 2*lease {
+			m.State = site.MemberReaped
+		}
+	}
+}
+
+// leaseOf returns the lease of an instance with these settings.
+func leaseOf(s *appsettings.Settings) time.Duration {
+	return cmp.Or(s.Limits.Lease, 30*time.Second) // what carillon.Config has if nothing is said
+}
+
+// leavesNothing reports whether it is known of the transport of this name, without making it, that nothing of it stays at a service.
+func leavesNothing(name string) bool {
+	return slices.Contains(linked.Names(), name) && !slices.Contains(linked.LeaveBehind(), name)
+}
+
+// nothing says that these providers leave nothing behind; with JSON, to people only.
+func (f *subscriptionFlags) nothing(std streams, providers []string) {
+	w, verb := std.out, "leaves"
+	if f.JSON {
+		w = std.err
+	}
+	if len(providers) > 1 {
+		verb = "leave"
+	}
+	fmt.Fprintf(w, "%s %s nothing behind; with these, instances do: %s\n", names(providers), verb, names(linked.LeaveBehind()))
 }

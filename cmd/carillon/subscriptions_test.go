@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -65,7 +66,7 @@ func (l *leftover) transports(*appsettings.Settings, site.Database) ([]provider.
 }
 
 func (l *leftover) flags() subscriptionFlags {
-	return subscriptionFlags{siteFlags: siteFlags{Database: "sqlite:" + l.file, Timeout: time.Minute}, Grace: 2 * time.Minute}
+	return subscriptionFlags{siteFlags: siteFlags{Database: "sqlite:" + l.file, Timeout: time.Minute}, Grace: new(2 * time.Minute)}
 }
 
 type runner interface {
@@ -138,11 +139,62 @@ func removed(t *testing.T, l *leftover, c *subscriptionsCleanCmd) []string {
 	return names
 }
 
+// unseen makes it look as if the instance of the subscription was last seen so long ago. It had a lease of half a minute.
+func (l *leftover) unseen(name string, ago time.Duration) {
+	l.t.Helper()
+	pool, err := sql.Open("sqlite", l.file)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer pool.Close()
+	if _, err := pool.Exec("UPDATE carillon_members SET seen_ms = seen_ms - ?, lease_until_ms = seen_ms - ? + 30000 WHERE server = ?", ago.Milliseconds(), ago.Milliseconds(), "web-"+name); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// All processes of a site were killed, so that none of them closes a row.
+func TestSubscriptionsClean_ClosesTheRowsOfKilledInstances(t *testing.T) {
+	l := newLeftover(t, time.Now)
+	for name, ago := range map[string]time.Duration{"live": 0, "late": 45 * time.Second, "killed": 2 * time.Minute} {
+		l.add(name, true, false)
+		l.unseen(name, ago)
+	}
+	out, err := l.do(&subscriptionsListCmd{l.flags()})
+	if err != nil || strings.Count(out, "its lease ran out at ") != 2 || strings.Count(out, "counts as gone from ") != 2 || strings.Count(out, "in use ") != 3 {
+		t.Errorf("the list says: %v\n%s", err, out)
+	}
+	state := func() (n int) {
+		snap, err := l.open().Changes(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range snap.Members {
+			if m.State == site.MemberReaped {
+				n++
+			}
+		}
+		return n
+	}
+	clean := &subscriptionsCleanCmd{subscriptionFlags: l.flags(), DryRun: true}
+	clean.JSON = true
+	if names := removed(t, l, clean); !slices.Equal(names, []string{"killed"}) || state() != 0 {
+		t.Errorf("the dry run would remove %q, and closed %d rows", names, state())
+	}
+	clean.DryRun = false
+	if names := removed(t, l, clean); !slices.Equal(names, []string{"killed"}) || state() != 1 {
+		t.Errorf("removed %q, and closed %d rows; want what was killed alone", names, state())
+	}
+	if left := l.service.Names(); !slices.Equal(left, []string{"late", "live"}) {
+		t.Errorf("left are %q", left)
+	}
+}
+
 func TestSubscriptionsClean_WaitsWhereNobodyKnowsTheAge(t *testing.T) {
+	t.Setenv("Carillon__Limits__Lease", "1ms")
 	l := newLeftover(t, nil)
 	l.add("orphan", false, false)
 	clean := &subscriptionsCleanCmd{subscriptionFlags: l.flags()}
-	clean.JSON, clean.Grace = true, time.Nanosecond
+	clean.JSON, clean.Grace = true, new(2*time.Millisecond)
 	if names := removed(t, l, clean); len(names) > 0 {
 		t.Errorf("seen for the first time, %q went", names)
 	}
@@ -154,8 +206,13 @@ func TestSubscriptionsClean_WaitsWhereNobodyKnowsTheAge(t *testing.T) {
 
 func TestSubscriptions_SaysWhatIsWrong(t *testing.T) {
 	b := newBench(t, "shop")
-	b.fails(exitUsage, []string{"subscriptions", "list"}, "(tcp) instances leave nothing behind", "--provider")
-	b.fails(exitUsage, []string{"subscriptions", "clean", "--grace", "0s"}, "--grace")
+	b.fails(exitUsage, []string{"subscriptions", "clean", "--grace", "0s"}, "--grace 1m0s")
+	b.fails(exitUsage, []string{"subscriptions", "clean", "--grace", "59s"}, "--grace 59s", "the least is --grace 1m0s")
+	b.must([]string{"subscriptions", "clean", "--grace", "60s"})
+	b.env = []string{"Carillon__Limits__Lease=90s"}
+	b.fails(exitUsage, []string{"subscriptions", "clean", "--grace", "2m"}, "the least is --grace 3m0s")
+	b.must([]string{"subscriptions", "clean"})
+	b.env = nil
 	b.fails(exitUsage, []string{"subscriptions", "clean", "--site", "shpo"}, "shop")
 	b.fails(exitUsage, []string{"subscriptions", "clean", "--provider", "awz"}, "awz")
 	b.must([]string{"subscriptions", "--help"}, "list", "clean")
@@ -173,6 +230,37 @@ func TestSubscriptions_SaysWhatIsWrong(t *testing.T) {
 		if p, ok := errors.AsType[*problem](err); !ok || p.code != exitUnavailable || !strings.Contains(p.Error(), "access denied") {
 			t.Errorf("%s, without the right to list: %v", name, err)
 		}
+	}
+}
+
+// What leaves nothing behind is an answer, and asks for no settings.
+func TestSubscriptions_SaysWhatLeavesNothingBehind(t *testing.T) {
+	b := newBench(t, "shop")
+	for _, args := range []string{"list --provider redis", "clean --provider redis", "list --provider tcp"} {
+		b.must(words("subscriptions "+args), words(args)[2]+" leaves nothing behind", "aws, azure")
+	}
+	if out := b.must(words("subscriptions list --json --provider rabbit")); strings.TrimSpace(out) != "[]" {
+		t.Errorf("as JSON: %s", out)
+	}
+	b.must(words("subscriptions clean --json --provider rabbit,mqtt"), `"removed": []`)
+	b.must(words("subscriptions list"), "tcp leaves nothing behind")
+}
+
+func TestSubscriptions_LooksOnlyAtWhatIsNamed(t *testing.T) {
+	t.Setenv("Carillon__Standby__0", "nats")
+	t.Setenv("Carillon__Standby__1", "azure")
+	l := newLeftover(t, time.Now)
+	flags := l.flags()
+	flags.Provider = []string{"aws", "tcp"}
+	var out bytes.Buffer
+	err := (&subscriptionsListCmd{flags}).Run(t.Context(), streams{nil, &out, &out}, func(s *appsettings.Settings, db site.Database) ([]provider.Provider, error) {
+		if !slices.Equal(s.Providers, []string{"aws"}) || len(s.Standby) > 0 {
+			t.Errorf("made are %q, and %q that stand by; want aws alone", s.Providers, s.Standby)
+		}
+		return l.transports(s, db)
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -5,8 +5,10 @@ package transports
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -26,10 +28,20 @@ import (
 // Factories returns the transports by the names that select them in a configuration. The
 // section of each, such as Carillon:Nats, is described in docs/configuration.md.
 func Factories() map[string]appsettings.Factory {
-	return map[string]appsettings.Factory{
+	all := map[string]appsettings.Factory{
 		"aws": aws, "azure": azure, "jetstream": jetStream, "kafka": kafka, "mqtt": mqtt, "nats": nats,
 		"postgres": postgres, "rabbit": rabbit, "redis": redis, "redisstreams": redisStreams,
 	}
+	for name, make := range all {
+		all[name] = func(s appsettings.Section) (provider.Provider, error) {
+			p, err := make(s)
+			if _, told := errors.AsType[*appsettings.Error](err); err != nil && !told {
+				err = fmt.Errorf("section Carillon:%s: %w", strings.ToUpper(name[:1])+name[1:], err)
+			}
+			return p, err
+		}
+	}
+	return all
 }
 
 // Names returns the names of all transports, tcp and udp included, ascending.
@@ -41,6 +53,10 @@ func Names() []string {
 	slices.Sort(names)
 	return names
 }
+
+// LeaveBehind returns the names of those whose instances leave something at the service when they are killed, ascending:
+// of what they make, a [provider.Cleaner].
+func LeaveBehind() []string { return []string{"aws", "azure"} }
 
 // build makes a transport of what was read from its section, unless something is wrong there.
 func build[C any, P provider.Provider](s appsettings.Section, cfg C, make func(C) (P, error)) (provider.Provider, error) {

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/carillon-go/carillon/appsettings"
+	"github.com/carillon-go/carillon/provider"
 	"github.com/carillon-go/carillon/site/memsite"
 )
 
@@ -53,6 +55,9 @@ func TestFactories_MakeWhatTheyAreNamedFor(t *testing.T) {
 		}
 		if p.Name() != name {
 			t.Errorf("%s makes a provider with the name %q: the site's transports would not find it", name, p.Name())
+		}
+		if _, leaves := p.(provider.Cleaner); leaves != slices.Contains(LeaveBehind(), name) {
+			t.Errorf("instances with %s leave something behind: %t; LeaveBehind says otherwise", name, leaves)
 		}
 		if want := limits[name]; p.Capabilities().MaxFrameBytes != want {
 			t.Errorf("%s: frames of at most %d bytes, configured are %d", name, p.Capabilities().MaxFrameBytes, want)
