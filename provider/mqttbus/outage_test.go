@@ -172,7 +172,11 @@ func TestClose_RemovesTheSession(t *testing.T) {
 	a, b := started(t, Config{URLs: []string{s.url()}}), started(t, Config{URLs: []string{s.url()}})
 	reachable(t, a, b)
 	b.Close()
-	if err := a.Provider.(*Provider).SendTo(t.Context(), b.Stream(), [][]byte{[]byte("to one")}); !errors.Is(err, provider.ErrUnreachable) {
+	var err error
+	if !eventually(func() bool { // the server reads that it is to be removed after Close has returned
+		err = a.Provider.(*Provider).SendTo(t.Context(), b.Stream(), [][]byte{[]byte("to one")})
+		return errors.Is(err, provider.ErrUnreachable)
+	}) {
 		t.Errorf("SendTo an instance that was closed: %v, want ErrUnreachable", err)
 	}
 }

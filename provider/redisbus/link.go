@@ -235,6 +235,8 @@ func (p *Provider) arrived(l *link, message string) {
 	if !ok || p.echo.is(from) {
 		return
 	}
+	p.delivering.Lock()
+	defer p.delivering.Unlock()
 	l.env.Deliver(provider.Batch{Frames: [][]byte{frame}, From: from.String()})
 }
 

@@ -90,9 +90,13 @@ type Provider struct {
 
 	keeper *uplink.Keeper[*link]
 
-	turn    int // which of source.options is next; of connect alone
-	echo    echo
-	places  places // with Config.Keep
+	turn   int // which of source.options is next; of connect alone
+	echo   echo
+	places places // with Config.Keep
+
+	// delivering is held while Deliver runs: with Config.Keep there are two who do, and to the Broker they are one connection.
+	delivering sync.Mutex
+
 	members atomic.Pointer[members]
 	changed chan struct{} // holds one token while members may be newer than the subscriptions
 	batches sync.Pool     // *batch
