@@ -37,6 +37,9 @@ func (p *Provider) SendTo(ctx context.Context, to site.StreamID, frames [][]byte
 	})
 }
 
+// sendTimeout bounds what the service may take for the frames of one Send.
+const sendTimeout = 10 * time.Second
+
 // publish sends frames to a topic, in as few messages and batches as they fit in.
 func (l *link) publish(ctx context.Context, topic, to string, frames [][]byte) error {
 	if err := l.busy.ask(time.Now()); err != nil {
@@ -44,7 +47,10 @@ func (l *link) publish(ctx context.Context, topic, to string, frames [][]byte) e
 	}
 	s, err := l.sender(topic)
 	if err == nil {
-		if err = l.send(ctx, s, to, frames); isRefused(err) {
+		within, cancel := context.WithTimeout(ctx, sendTimeout)
+		defer cancel()
+		// What was interrupted in the middle of a message may leave the SDK's sender waiting for ever.
+		if err = l.send(within, s, to, frames); isRefused(err) || err != nil && within.Err() != nil {
 			l.drop(topic, s)
 		}
 	}

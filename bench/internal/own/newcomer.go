@@ -99,6 +99,7 @@ func startOnce(ctx context.Context, program string, s *harness.Session) ([]Part,
 	var parts []Part
 	last := began
 	for i, t := range append(at, received) {
+		t = max(t, last) // the others may have it before the newcomer has noted that it is raised
 		parts = append(parts, Part{partNames[i], time.Duration(t - last)})
 		last = t
 	}
