@@ -12,25 +12,15 @@ import (
 	"syscall"
 
 	"github.com/aws/smithy-go"
+
+	"github.com/carillon-go/carillon/provider/uplink"
 )
-
-// A trouble is one line with its remedy, and the error that it explains.
-type trouble struct {
-	line string
-	err  error
-}
-
-// Error returns one line, which ends in what to do. It holds nothing secret.
-func (t *trouble) Error() string { return t.line }
-
-// Unwrap returns the error of the SDK.
-func (t *trouble) Unwrap() error { return t.err }
 
 var errNoAnswer = errors.New("no answer in time")
 
 // explain returns err as one line that says what to do.
 func (p *Provider) explain(err error) error {
-	if t, ok := errors.AsType[*trouble](err); ok {
+	if t, ok := errors.AsType[*uplink.Trouble](err); ok {
 		return t
 	}
 	call := "call"
@@ -42,7 +32,7 @@ func (p *Provider) explain(err error) error {
 	if remedy != "" {
 		line += "; " + remedy
 	}
-	return &trouble{line, err}
+	return uplink.NewTrouble(line, err)
 }
 
 // diagnose says what is wrong and what to do about it.
@@ -58,18 +48,18 @@ func (p *Provider) diagnose(call string, err error) (what, remedy string) {
 	case errors.Is(err, errNoAnswer), isTimeout(err):
 		return "no answer in time from " + p.place(), "is the network to it up, and no firewall in between?"
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return firstLine(lastOf(err)), ""
+		return uplink.FirstLine(lastOf(err)), ""
 	case isDNS && dns.IsNotFound:
 		return fmt.Sprintf("the host %q is not known", dns.Name), fmt.Sprintf("check Region, which is %q, or Endpoint", p.cfg.Region)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nobody listens at " + p.place(), "check Endpoint, and whether it is running"
 	case isUnknown, isName, isRecord, errors.Is(err, http.ErrSchemeMismatch):
-		return "TLS at " + p.place() + " fails: " + firstLine(tlsError(err)), "check Endpoint, the trusted authorities (AWS_CA_BUNDLE), and proxies in between"
+		return "TLS at " + p.place() + " fails: " + uplink.FirstLine(tlsError(err)), "check Endpoint, the trusted authorities (AWS_CA_BUNDLE), and proxies in between"
 	case strings.Contains(err.Error(), "credentials"):
 		// From the chain of the SDK, before anything was sent.
-		return "there are no credentials: " + firstLine(lastOf(err)), "give the process a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+		return "there are no credentials: " + uplink.FirstLine(lastOf(err)), "give the process a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 	}
-	return firstLine(lastOf(err)), "see whether the network to " + p.place() + " is up"
+	return uplink.FirstLine(lastOf(err)), "see whether the network to " + p.place() + " is up"
 }
 
 // place is where the services are.
@@ -119,7 +109,7 @@ func (p *Provider) diagnoseCode(call, code, message string) (what, remedy string
 	case has("NotFound"):
 		return "the topic is gone", "it is made again"
 	}
-	return firstLine(code + ": " + message), "see the documentation of the service"
+	return uplink.FirstLine(code + ": " + message), "see the documentation of the service"
 }
 
 // resources is what the policies of IAM name.
@@ -157,14 +147,4 @@ func lastOf(err error) string {
 		}
 		err = inner
 	}
-}
-
-// firstLine returns the beginning of s, for people.
-func firstLine(s string) string {
-	s, _, _ = strings.Cut(s, "\n")
-	const most = 200
-	if len(s) > most {
-		s = s[:most] + "…"
-	}
-	return strings.TrimSpace(s)
 }

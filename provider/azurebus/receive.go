@@ -10,6 +10,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
 	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/provider/uplink"
 )
 
 const (
@@ -200,7 +201,7 @@ func (s *settler) run() {
 		err := next.receiver.CompleteMessage(ctx, next.message, nil)
 		cancel()
 		if err != nil && s.link.ctx.Err() == nil { // it will come again, and be known
-			s.link.env.Logger.LogAttrs(s.link.ctx, slog.LevelDebug, "message not acknowledged", slog.String("error", firstLine(err.Error())))
+			s.link.env.Logger.LogAttrs(s.link.ctx, slog.LevelDebug, "message not acknowledged", slog.String("error", uplink.FirstLine(err.Error())))
 		}
 	}
 }

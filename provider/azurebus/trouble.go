@@ -15,6 +15,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 	"github.com/Azure/go-amqp"
+
+	"github.com/carillon-go/carillon/provider/uplink"
 )
 
 // Conditions by which the service says what is wrong, beside those of AMQP that go-amqp names.
@@ -24,25 +26,16 @@ const (
 	condForbidden = amqp.ErrCond("com.microsoft:operation-forbidden")
 )
 
-// A trouble is one line with its remedy, and the error that it explains.
-type trouble struct {
-	line string
-	err  error
-}
-
-func (t *trouble) Error() string { return t.line }
-func (t *trouble) Unwrap() error { return t.err }
-
 // explain says what went wrong and what to do about it, in one line. What ended because of a ctx, and what is explained already, stays as it is.
 func (p *Provider) explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := errors.AsType[*trouble](err); ok || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if _, ok := errors.AsType[*uplink.Trouble](err); ok || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	what, remedy := p.diagnose(err)
-	return &trouble{fmt.Sprintf("azure: %s; %s", what, remedy), err}
+	return uplink.NewTrouble(fmt.Sprintf("azure: %s; %s", what, remedy), err)
 }
 
 func (p *Provider) diagnose(err error) (what, remedy string) {
@@ -80,7 +73,7 @@ func (p *Provider) diagnose(err error) (what, remedy string) {
 	case isRecord:
 		return "it does not speak TLS there", "for an emulator, write UseDevelopmentEmulator=true into the connection string"
 	case isCertificate:
-		return "its certificate is not accepted: " + firstLine(certificate.Error()), "make this system trust who signed it, or set TLS"
+		return "its certificate is not accepted: " + uplink.FirstLine(certificate.Error()), "make this system trust who signed it, or set TLS"
 	case errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
 		return "no answer in time", "is port 5671 open to the outside? If only 443 is, set NewWebSocketConn"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed), isLost(err):
@@ -173,15 +166,5 @@ func said(err error) string {
 			text, _, _ = strings.Cut(after, ", Info: map[")
 		}
 	}
-	return strings.TrimSuffix(firstLine(text), ".")
-}
-
-// firstLine returns the beginning of s, for people.
-func firstLine(s string) string {
-	s, _, _ = strings.Cut(s, "\n")
-	const most = 200
-	if len(s) > most {
-		s = s[:most] + "…"
-	}
-	return strings.TrimSpace(s)
+	return strings.TrimSuffix(uplink.FirstLine(text), ".")
 }

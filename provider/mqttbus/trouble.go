@@ -8,20 +8,12 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
 	"syscall"
 
 	"github.com/eclipse/paho.golang/packets"
+
+	"github.com/carillon-go/carillon/provider/uplink"
 )
-
-// A trouble is one line with its remedy, and the error that it explains.
-type trouble struct {
-	line string
-	err  error // may be nil
-}
-
-func (t *trouble) Error() string { return t.line }
-func (t *trouble) Unwrap() error { return t.err }
 
 // A refusal is what a server gave as its reason.
 type refusal struct {
@@ -33,7 +25,7 @@ func (r *refusal) Error() string {
 	if r.said == "" {
 		return fmt.Sprintf("reason 0x%02x", r.code)
 	}
-	return fmt.Sprintf("reason 0x%02x, %q", r.code, firstLine(r.said))
+	return fmt.Sprintf("reason 0x%02x, %q", r.code, uplink.FirstLine(r.said))
 }
 
 // What was being done when something went wrong.
@@ -52,12 +44,12 @@ var (
 
 // trouble says what went wrong at the server and what to do about it.
 func (l *link) trouble(doing, what, remedy string, err error) error {
-	return &trouble{fmt.Sprintf("mqtt: %s %v: %s; %s", doing, l.server, what, remedy), err}
+	return uplink.NewTrouble(fmt.Sprintf("mqtt: %s %v: %s; %s", doing, l.server, what, remedy), err)
 }
 
 // explain is trouble for an error. It repeats nothing that may hold a secret.
 func (l *link) explain(doing string, err error) error {
-	var done *trouble
+	var done *uplink.Trouble
 	if errors.As(err, &done) {
 		return err
 	}
@@ -81,7 +73,7 @@ func (l *link) diagnose(doing string, err error) (what, remedy string) {
 	case errors.Is(err, errOld):
 		return tooOld, upgrade
 	case errors.Is(err, errStrange):
-		return firstLine(err.Error()), "correct host and port in the URL: is it an MQTT server, and one without TLS if the URL begins with mqtt://?"
+		return uplink.FirstLine(err.Error()), "correct host and port in the URL: is it an MQTT server, and one without TLS if the URL begins with mqtt://?"
 	case errors.As(err, &unknown) && unknown.IsNotFound:
 		return fmt.Sprintf("the host %q is not known", unknown.Name), "correct the host in the URL, or the name server"
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -89,9 +81,9 @@ func (l *link) diagnose(doing string, err error) (what, remedy string) {
 	case errors.As(err, &noTLS):
 		return "it does not speak TLS there", "use mqtt:// instead of mqtts://, or the port for TLS"
 	case errors.As(err, &certificate):
-		return "its certificate is not accepted: " + firstLine(certificate.Error()), "make this system trust who signed it, or set TLS"
+		return "its certificate is not accepted: " + uplink.FirstLine(certificate.Error()), "make this system trust who signed it, or set TLS"
 	case errors.As(err, &alert) && alert.Op == "remote error": // that is how crypto/tls passes on what the other end says
-		return "it refuses the TLS connection: " + firstLine(alert.Err.Error()), "set TLS with a certificate that it accepts"
+		return "it refuses the TLS connection: " + uplink.FirstLine(alert.Err.Error()), "set TLS with a certificate that it accepts"
 	case errors.Is(err, errUnanswered):
 		return fmt.Sprintf("it has not acknowledged a message for %v", answerWithin), "see its log; the connection is made anew"
 	case errors.Is(err, errSilent):
@@ -112,7 +104,7 @@ func (l *link) diagnose(doing string, err error) (what, remedy string) {
 		}
 		return "the server closed the connection", remedy
 	}
-	return firstLine(err.Error()), "it is tried again while the instance runs"
+	return uplink.FirstLine(err.Error()), "it is tried again while the instance runs"
 }
 
 const (
@@ -161,7 +153,7 @@ func (l *link) diagnoseReason(doing string, r *refusal) (what, remedy string) {
 		what, remedy = "another server is to be used", "put that one into the URL"
 	}
 	if r.said != "" {
-		what += fmt.Sprintf(" (it says %q)", firstLine(r.said))
+		what += fmt.Sprintf(" (it says %q)", uplink.FirstLine(r.said))
 	}
 	return what, remedy
 }
@@ -179,14 +171,4 @@ func isClosed(err error) bool {
 func isTimeout(err error) bool {
 	var n net.Error
 	return errors.As(err, &n) && n.Timeout()
-}
-
-// firstLine returns the beginning of s, for people.
-func firstLine(s string) string {
-	s, _, _ = strings.Cut(s, "\n")
-	const most = 200
-	if len(s) > most {
-		s = s[:most] + "…"
-	}
-	return strings.TrimSpace(s)
 }

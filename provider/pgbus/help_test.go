@@ -9,6 +9,7 @@ import (
 
 	"github.com/carillon-go/carillon/provider"
 	"github.com/carillon-go/carillon/provider/providertest"
+	"github.com/carillon-go/carillon/provider/uplink"
 )
 
 // patience is how long a test waits for what must happen.
@@ -77,7 +78,7 @@ func hears(t *testing.T, from, to *providertest.Endpoint, frame string, again bo
 	}
 }
 
-func short(s string) string { return firstLine(s) }
+func short(s string) string { return uplink.FirstLine(s) }
 
 // large is a frame that no payload holds, which begins with s.
 func large(s string) string { return s + strings.Repeat(".", inlineBytes) }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/carillon-go/carillon/provider/uplink"
 )
 
 // A table holds frames that are too large for a payload, for as long as it takes everybody to read them.
@@ -53,8 +55,8 @@ func (t *table) ensure(ctx context.Context) error {
 	if err == nil && !there {
 		err = t.create(ctx)
 		if codeOf(err) == insufficientPrivilege {
-			return &trouble{fmt.Sprintf("postgres: make the table %s in %s: the user %q lacks a right (%s); let somebody who has it run: %s; %s",
-				t.name, s.where(), s.user, messageOf(err), strings.Join(schema(t.name), "; "), s.grant()), err}
+			return uplink.NewTrouble(fmt.Sprintf("postgres: make the table %s in %s: the user %q lacks a right (%s); let somebody who has it run: %s; %s",
+				t.name, s.where(), s.user, messageOf(err), strings.Join(schema(t.name), "; "), s.grant()), err)
 		}
 	}
 	if err != nil {
@@ -67,7 +69,7 @@ func (t *table) ensure(ctx context.Context) error {
 	case err != nil:
 		return s.explain(storing, err)
 	case missing != "":
-		return &trouble{fmt.Sprintf("postgres: %s %s: the user %q lacks a right to %s (%s); %s", storing, s.where(), s.user, t.name, missing, s.grant()), nil}
+		return uplink.NewTrouble(fmt.Sprintf("postgres: %s %s: the user %q lacks a right to %s (%s); %s", storing, s.where(), s.user, t.name, missing, s.grant()), nil)
 	}
 	t.ready.Store(true)
 	t.used.Store(true) // what earlier instances left

@@ -14,16 +14,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/carillon-go/carillon/provider/uplink"
 )
-
-// A trouble is one line with its remedy, and the error that it explains.
-type trouble struct {
-	line string
-	err  error
-}
-
-func (t *trouble) Error() string { return t.line }
-func (t *trouble) Unwrap() error { return t.err }
 
 // What was being done when something went wrong.
 const (
@@ -46,7 +39,7 @@ func (s *settings) where() string { return fmt.Sprintf("%s, database %q", s.serv
 
 // explain says what went wrong at the server and what to do about it. It repeats nothing that may hold a secret.
 func (s *settings) explain(doing string, err error) error {
-	if t, ok := errors.AsType[*trouble](err); ok {
+	if t, ok := errors.AsType[*uplink.Trouble](err); ok {
 		return t
 	}
 	what, remedy := s.diagnose(err)
@@ -64,7 +57,7 @@ func (s *settings) explain(doing string, err error) error {
 			what = all[len(all)-1]
 		}
 	}
-	return &trouble{fmt.Sprintf("postgres: %s %s: %s; %s", doing, s.where(), what, remedy), err}
+	return uplink.NewTrouble(fmt.Sprintf("postgres: %s %s: %s; %s", doing, s.where(), what, remedy), err)
 }
 
 // each returns what was wrong with each of the addresses that were tried.
@@ -95,7 +88,7 @@ func (s *settings) diagnose(err error) (what, remedy string) {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT):
 		return "nobody listens there", "start the server, or correct host and port in the URL"
 	case isCertificate:
-		return "its certificate is not accepted: " + firstLine(certificate.Error()), "give sslrootcert the authority that signed it, and use a host that is in it"
+		return "its certificate is not accepted: " + uplink.FirstLine(certificate.Error()), "give sslrootcert the authority that signed it, and use a host that is in it"
 	case strings.Contains(err.Error(), "refused TLS"):
 		return "it does not speak TLS", "switch ssl on there, or write sslmode=disable if the network may read along"
 	case strings.Contains(err.Error(), "invalid body length"), strings.Contains(err.Error(), "unknown message type"):
@@ -106,7 +99,7 @@ func (s *settings) diagnose(err error) (what, remedy string) {
 		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return "the connection ended", "see the server's log: it stopped, or this instance took nothing for too long; it is tried again"
 	}
-	return firstLine(err.Error()), "it is tried again while the instance runs"
+	return uplink.FirstLine(err.Error()), "it is tried again while the instance runs"
 }
 
 func standby() (what, remedy string) {
@@ -115,7 +108,7 @@ func standby() (what, remedy string) {
 
 // diagnoseAnswer explains an error that the server itself answered with.
 func (s *settings) diagnoseAnswer(e *pgconn.PgError) (what, remedy string) {
-	said := firstLine(e.Message)
+	said := uplink.FirstLine(e.Message)
 	switch e.Code {
 	case "28P01", "28000":
 		return fmt.Sprintf("the user %q is not let in (%s)", s.user, said), "correct user and password in the URL, special characters percent-encoded, or the server's pg_hba.conf"
@@ -164,7 +157,7 @@ func (s *settings) deaf(what string) error {
 	if s.brought != nil {
 		remedy = "Pool leads to another database or server, or " + pooler
 	}
-	return &trouble{fmt.Sprintf("postgres: listen at %s: %s; %s", s.where(), what, remedy), nil}
+	return uplink.NewTrouble(fmt.Sprintf("postgres: listen at %s: %s; %s", s.where(), what, remedy), nil)
 }
 
 // codeOf returns the code of the server's answer, or nothing.
@@ -178,17 +171,7 @@ func codeOf(err error) string {
 // messageOf returns what the server said.
 func messageOf(err error) string {
 	if answer, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return firstLine(answer.Message)
+		return uplink.FirstLine(answer.Message)
 	}
 	return ""
-}
-
-// firstLine returns the beginning of s, for people.
-func firstLine(s string) string {
-	s, _, _ = strings.Cut(s, "\n")
-	const most = 200
-	if len(s) > most {
-		s = s[:most] + "…"
-	}
-	return strings.TrimSpace(s)
 }

@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/carillon-go/carillon/provider/uplink"
 )
 
 // An alarm is the server's word that it takes nothing for the time being, since it is short of memory or disk. It is safe for concurrent use.
@@ -31,7 +33,7 @@ func (a *alarm) set(b amqp.Blocking) {
 	was := a.why != nil
 	switch {
 	case b.Active:
-		a.why = fmt.Errorf("rabbit: %s takes no messages: %s; free some, or change its vm_memory_high_watermark or disk_free_limit; it goes on by itself then", a.server, firstLine(b.Reason))
+		a.why = fmt.Errorf("rabbit: %s takes no messages: %s; free some, or change its vm_memory_high_watermark or disk_free_limit; it goes on by itself then", a.server, uplink.FirstLine(b.Reason))
 		if !was {
 			close(a.closed)
 		}

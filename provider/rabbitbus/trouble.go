@@ -12,16 +12,9 @@ import (
 	"syscall"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/carillon-go/carillon/provider/uplink"
 )
-
-// A trouble is one line with its remedy, and the error that it explains.
-type trouble struct {
-	line string
-	err  error
-}
-
-func (t *trouble) Error() string { return t.line }
-func (t *trouble) Unwrap() error { return t.err }
 
 // What was being done when something went wrong.
 const (
@@ -35,7 +28,7 @@ var errQueueGone = errors.New("somebody deleted the queue of this instance")
 
 // explain says what went wrong at a server and what to do about it. It repeats nothing that may hold a secret.
 func explain(doing string, s *server, prefix string, err error) error {
-	if t, ok := errors.AsType[*trouble](err); ok {
+	if t, ok := errors.AsType[*uplink.Trouble](err); ok {
 		return t
 	}
 	what, remedy := diagnose(s, prefix, err)
@@ -45,7 +38,7 @@ func explain(doing string, s *server, prefix string, err error) error {
 			remedy = "see its log: it stops, has no room for connections, wants TLS there (amqps://), or is no RabbitMQ"
 		}
 	}
-	return &trouble{fmt.Sprintf("rabbit: %s %s: %s; %s", doing, s, what, remedy), err}
+	return uplink.NewTrouble(fmt.Sprintf("rabbit: %s %s: %s; %s", doing, s, what, remedy), err)
 }
 
 const triedAgain = "it is tried again while the instance runs"
@@ -69,18 +62,18 @@ func diagnose(s *server, prefix string, err error) (what, remedy string) {
 	case isNoTLS:
 		return "it does not speak TLS there", "use amqp:// instead of amqps://, or the port for TLS, 5671"
 	case isCertificate:
-		return "its certificate is not accepted: " + firstLine(certificate.Error()), "give TLS the authority that signed it (RootCAs), or its name (ServerName)"
+		return "its certificate is not accepted: " + uplink.FirstLine(certificate.Error()), "give TLS the authority that signed it (RootCAs), or its name (ServerName)"
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), isNet && timeout.Timeout():
 		return "no answer in time", "is the server up, is the network to it open, and does it speak AMQP 0-9-1 there?"
 	case errors.Is(err, net.ErrClosed), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return "the server closed the connection", ""
 	}
-	return firstLine(err.Error()), triedAgain
+	return uplink.FirstLine(err.Error()), triedAgain
 }
 
 // diagnoseAMQP explains what the server answered, or what the client library made of its end.
 func diagnoseAMQP(s *server, prefix string, e *amqp.Error) (what, remedy string) {
-	said := firstLine(e.Reason)
+	said := uplink.FirstLine(e.Reason)
 	has := func(part string) bool { return strings.Contains(e.Reason, part) }
 	pattern := "'^" + strings.ReplaceAll(prefix, ".", `\.`) + `\.'`
 	grant := fmt.Sprintf("grant what is missing: rabbitmqctl set_permissions -p '%s' '%s' %s %s %s", s.vhost, s.user, pattern, pattern, pattern)
@@ -111,14 +104,4 @@ func diagnoseAMQP(s *server, prefix string, e *amqp.Error) (what, remedy string)
 		return "the server closed the connection", ""
 	}
 	return said, "see the log of the server"
-}
-
-// firstLine returns the beginning of s, for people.
-func firstLine(s string) string {
-	s, _, _ = strings.Cut(s, "\n")
-	const most = 200
-	if len(s) > most {
-		s = s[:most] + "…"
-	}
-	return strings.TrimSpace(s)
 }

@@ -12,16 +12,9 @@ import (
 	"syscall"
 
 	"github.com/redis/rueidis"
+
+	"github.com/carillon-go/carillon/provider/uplink"
 )
-
-// A trouble is one line with its remedy, and the error that it explains.
-type trouble struct {
-	line string
-	err  error
-}
-
-func (t *trouble) Error() string { return t.line }
-func (t *trouble) Unwrap() error { return t.err }
 
 // What was being done when something went wrong.
 const (
@@ -43,7 +36,7 @@ func explain(doing, server, prefix string, err error) error {
 			remedy = "see its log: it stopped, the user lost a right, or this instance fell behind more than client-output-buffer-limit pubsub allows"
 		}
 	}
-	return &trouble{fmt.Sprintf("redis: %s %s: %s; %s", doing, server, what, remedy), err}
+	return uplink.NewTrouble(fmt.Sprintf("redis: %s %s: %s; %s", doing, server, what, remedy), err)
 }
 
 // diagnose returns what err means and what to do, which is empty where the server closed the connection.
@@ -62,13 +55,13 @@ func diagnose(prefix string, err error) (what, remedy string) {
 	case errors.As(err, &noTLS):
 		return "it does not speak TLS there", "use redis:// instead of rediss://, or the port for TLS"
 	case errors.As(err, &certificate):
-		return "its certificate is not accepted: " + firstLine(certificate.Error()), "make this system trust who signed it, or bring a client with a TLS configuration"
+		return "its certificate is not accepted: " + uplink.FirstLine(certificate.Error()), "make this system trust who signed it, or bring a client with a TLS configuration"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return "the server closed the connection", ""
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), isTimeout(err):
 		return "no answer in time", "is the server up, is the network to it open, and does it speak TLS there if the URL begins with rediss://?"
 	}
-	return firstLine(err.Error()), "it is tried again while the instance runs"
+	return uplink.FirstLine(err.Error()), "it is tried again while the instance runs"
 }
 
 // diagnoseAnswer explains an error that the server itself answered with.
@@ -80,7 +73,7 @@ func diagnoseAnswer(prefix, answer string) (what, remedy string) {
 	case "NOAUTH":
 		return "it wants a password", "put it into the URL: redis://user:password@host, or redis://:password@host"
 	case "NOPERM":
-		return "the user lacks a right (" + firstLine(answer) + ")", fmt.Sprintf("grant it: ACL SETUSER name +publish +subscribe +ping &%s:*, and with Keep +xadd +xread +xrevrange +expire ~%[1]s:*", prefix)
+		return "the user lacks a right (" + uplink.FirstLine(answer) + ")", fmt.Sprintf("grant it: ACL SETUSER name +publish +subscribe +ping &%s:*, and with Keep +xadd +xread +xrevrange +expire ~%[1]s:*", prefix)
 	case "LOADING":
 		return "it is still loading its data", "wait until it has"
 	case "OOM":
@@ -93,20 +86,10 @@ func diagnoseAnswer(prefix, answer string) (what, remedy string) {
 	if strings.Contains(answer, "max number of clients") {
 		return "it has no room for another connection", "raise its maxclients"
 	}
-	return firstLine(answer), "see the log of the server"
+	return uplink.FirstLine(answer), "see the log of the server"
 }
 
 func isTimeout(err error) bool {
 	var n net.Error
 	return errors.As(err, &n) && n.Timeout()
-}
-
-// firstLine returns the beginning of s, for people.
-func firstLine(s string) string {
-	s, _, _ = strings.Cut(s, "\n")
-	const most = 200
-	if len(s) > most {
-		s = s[:most] + "…"
-	}
-	return strings.TrimSpace(s)
 }

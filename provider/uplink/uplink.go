@@ -59,11 +59,11 @@ type Options[L Link] struct {
 	Connect func(ctx context.Context, env provider.Env) (L, error)
 
 	AttemptTimeout time.Duration // bounds Connect when a link is replaced; 0 means 10 s
-	MaxPause       time.Duration // longest pause between two attempts; 0 means 5 s
 }
 
 const (
-	firstPause   = 50 * time.Millisecond // the pauses double from here on
+	firstPause   = 50 * time.Millisecond // between two attempts; the pauses double from here
+	lastPause    = 5 * time.Second       // up to here
 	flushTimeout = time.Second           // of the last link
 )
 
@@ -96,9 +96,6 @@ const (
 func New[L Link](o Options[L]) *Keeper[L] {
 	if o.AttemptTimeout == 0 {
 		o.AttemptTimeout = 10 * time.Second
-	}
-	if o.MaxPause == 0 {
-		o.MaxPause = 5 * time.Second
 	}
 	k := &Keeper[L]{options: o}
 	k.ctx, k.stop = context.WithCancel(context.Background())
@@ -210,7 +207,7 @@ func (k *Keeper[L]) keep(l L) {
 func (k *Keeper[L]) reconnect() (l L, ok bool) {
 	began := time.Now()
 	var said string
-	for pause := firstPause; ; pause = min(2*pause, k.options.MaxPause) {
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		// All instances lose a server at the same moment, and shall not return at the same.
 		wait := time.NewTimer(rand.N(pause))
 		select {
