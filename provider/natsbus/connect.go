@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/carillon-go/carillon/site"
 )
 
 // A connection is one to the servers, with what tells how it is.
@@ -52,32 +54,37 @@ func (p *Provider) connect(ctx context.Context) (*connection, error) {
 	}
 	d := &dialer{ctx: ctx, lost: func() { p.fail(errLost) }}
 	ended := make(chan struct{})
-	options := nats.GetDefaultOptions()
-	for _, set := range append(p.options[:len(p.options):len(p.options)],
-		nats.Name("carillon "+p.env.Site.String()),
-		nats.SetCustomDialer(d),
+	conn, err := d.connect(ctx, p.cfg.servers, p.env.Site, append(p.options[:len(p.options):len(p.options)],
 		nats.ErrorHandler(p.heard),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { p.fail(p.unreachable(err)) }),
-		nats.ClosedHandler(func(*nats.Conn) { close(ended) }),
-	) {
-		if err := set(&options); err != nil {
+		nats.ClosedHandler(func(*nats.Conn) { close(ended) })))
+	if err != nil {
+		return nil, err
+	}
+	d.use(p.ctx)
+	return &connection{Conn: conn, status: conn.StatusChanged(), dialer: d, ended: ended}, nil
+}
+
+// connect returns a connection whose sockets d dials, with these options.
+func (d *dialer) connect(ctx context.Context, servers string, of site.ID, options []nats.Option) (*nats.Conn, error) {
+	all := nats.GetDefaultOptions()
+	for _, set := range append(options, nats.Name("carillon "+of.String()), nats.SetCustomDialer(d)) {
+		if err := set(&all); err != nil {
 			return nil, fmt.Errorf("nats: set up the connection: %w; check CredentialsFile and NKeyFile", err)
 		}
 	}
 	// nats.go knows no context: whatever it waits for while it connects, it waits for on the connection.
 	defer context.AfterFunc(ctx, d.hangUp)()
-	conn, err := options.Connect()
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if dialled := d.failure(); errors.Is(err, nats.ErrNoServers) && dialled != nil {
-			err = dialled // nats.go forgets why
-		}
-		return nil, p.unreachable(err)
+	conn, err := all.Connect()
+	switch dialled := d.failure(); {
+	case err == nil:
+		return conn, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(err, nats.ErrNoServers) && dialled != nil:
+		err = dialled // nats.go forgets why
 	}
-	d.use(p.ctx)
-	return &connection{Conn: conn, status: conn.StatusChanged(), dialer: d, ended: ended}, nil
+	return nil, unreachable(servers, err)
 }
 
 // wrapErrorHandler hears of errors on the application's connection, which goes on hearing of them itself.

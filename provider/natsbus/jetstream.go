@@ -157,11 +157,7 @@ func (p *JetStream) Close() error { return p.keeper.Close() }
 
 // SetMembers implements [provider.MemberWatcher]. What is sent to this instance alone it hears soon after.
 func (p *JetStream) SetMembers(m provider.Members) {
-	is := &members{self: m.Self, to: make(map[site.StreamID]string, len(m.Others))}
-	for _, other := range m.Others {
-		is.to[other.Stream] = p.site(other.Site).to(other.Stream)
-	}
-	p.members.Store(is)
+	p.members.Store(newMembers(m, p.site))
 	select {
 	case p.changed <- struct{}{}:
 	default:

@@ -58,12 +58,18 @@ func (m *members) find(stream site.StreamID) (subject string, ok bool) {
 	return subject, ok
 }
 
-// setMembers is never called concurrently.
-func (p *Provider) setMembers(m provider.Members) *members {
+// newMembers returns m with the subjects that a site has.
+func newMembers(m provider.Members, of func(site.ID) subjects) *members {
 	is := &members{self: m.Self, to: make(map[site.StreamID]string, len(m.Others)), followed: make(chan struct{})}
 	for _, other := range m.Others {
-		is.to[other.Stream] = p.site(other.Site).to(other.Stream)
+		is.to[other.Stream] = of(other.Site).to(other.Stream)
 	}
+	return is
+}
+
+// setMembers is never called concurrently.
+func (p *Provider) setMembers(m provider.Members) *members {
+	is := newMembers(m, p.site)
 	if was := p.members.Load(); was != nil && was.self == is.self {
 		is.followed = was.followed
 	}

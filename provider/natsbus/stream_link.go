@@ -101,13 +101,10 @@ func (p *JetStream) connect(ctx context.Context, env provider.Env) (_ *streamLin
 }
 
 // dial makes l's connection. refused is told when the server refuses something.
-func (l *streamLink) dial(ctx context.Context, refused context.CancelCauseFunc) error {
+func (l *streamLink) dial(ctx context.Context, refused context.CancelCauseFunc) (err error) {
 	p := l.provider
 	l.dialer = &dialer{ctx: ctx, lost: func() {}}
-	options := nats.GetDefaultOptions()
-	for _, set := range append(p.options[:len(p.options):len(p.options)],
-		nats.Name("carillon "+l.env.Site.String()),
-		nats.SetCustomDialer(l.dialer),
+	l.conn, err = l.dialer.connect(ctx, p.set.servers, l.env.Site, append(p.options[:len(p.options):len(p.options)],
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			switch {
 			case errors.Is(err, nats.ErrSlowConsumer):
@@ -124,25 +121,8 @@ func (l *streamLink) dial(ctx context.Context, refused context.CancelCauseFunc) 
 			}
 			l.fail(errLost)
 			close(l.ended)
-		}),
-	) {
-		if err := set(&options); err != nil {
-			return fmt.Errorf("nats: set up the connection: %w; check CredentialsFile and NKeyFile", err)
-		}
-	}
-	defer context.AfterFunc(ctx, l.dialer.hangUp)()
-	conn, err := options.Connect()
-	if err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if dialled := l.dialer.failure(); errors.Is(err, nats.ErrNoServers) && dialled != nil {
-			err = dialled
-		}
-		return unreachable(p.set.servers, err)
-	}
-	l.conn = conn
-	return nil
+		})))
+	return err
 }
 
 // consume begins to deliver what the stream of a site holds.
