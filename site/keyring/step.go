@@ -171,11 +171,7 @@ func names(rows []site.Member) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, "%s on %s (%v", m.Application, m.Server, m.Stream)
-		if m.Lapsed {
-			b.WriteString(", lapsed")
-		}
-		b.WriteString(")")
+		b.WriteString(walk.Name(m))
 	}
 	return b.String()
 }
@@ -194,7 +190,7 @@ func Next(v View, r Rotation) (Step, error) {
 	case 0:
 		return r.create(v, to)
 	case site.KeyPending:
-		if step.Waiting = waiting(v, r, func(m site.Member) bool { return m.Verifies < changed(s, key) }); len(step.Waiting) > 0 {
+		if step.Waiting = walk.Waiting(v, r.Without, func(m site.Member) bool { return m.Verifies < changed(s, key) }); len(step.Waiting) > 0 {
 			step.Action = AwaitVerify
 			return step, nil
 		}
@@ -290,7 +286,7 @@ func (r *Rotation) finish(v View, step Step) (Step, error) {
 		})
 	case len(open) > 0:
 		step.Old, step.Until = open, time.Time{}
-		if step.Waiting = waiting(v, *r, func(m site.Member) bool { return m.Site == s.ID && m.Signs < changed(s, s.Active()) }); len(step.Waiting) > 0 {
+		if step.Waiting = walk.Waiting(v, r.Without, func(m site.Member) bool { return m.Site == s.ID && m.Signs < changed(s, s.Active()) }); len(step.Waiting) > 0 {
 			step.Action = AwaitSign
 			return step, nil
 		}
@@ -318,26 +314,6 @@ func changed(s site.Site, k site.Key) uint64 {
 		return s.Generation
 	}
 	return k.Changed
-}
-
-// waiting returns the rows that are behind, those that are not lapsed first.
-func waiting(v View, r Rotation, behind func(site.Member) bool) []site.Member {
-	var rows []site.Member
-	for _, m := range v.Members {
-		if !r.Without[m.Stream] && behind(m) {
-			rows = append(rows, m)
-		}
-	}
-	slices.SortFunc(rows, func(a, b site.Member) int {
-		if a.Lapsed != b.Lapsed {
-			if b.Lapsed {
-				return -1
-			}
-			return 1
-		}
-		return slices.Compare(a.Stream[:], b.Stream[:])
-	})
-	return rows
 }
 
 // edit returns s with its keys changed, in a slice of its own.

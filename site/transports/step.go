@@ -51,7 +51,7 @@ func (e *LackError) names() string {
 			texts = append(texts, fmt.Sprintf("%d more", len(e.Rows)-i))
 			break
 		}
-		text := fmt.Sprintf("%s lacks %s", name(m), strings.Join(e.Lacks[m.Stream], ", "))
+		text := fmt.Sprintf("%s lacks %s", walk.Name(m), strings.Join(e.Lacks[m.Stream], ", "))
 		if len(m.Providers) == 0 {
 			text += ": its program is too old to be moved"
 		}
@@ -191,21 +191,13 @@ func (s Step) names() string {
 			texts = append(texts, fmt.Sprintf("%d more", len(s.Waiting)-i))
 			break
 		}
-		text := name(m)
+		text := walk.Name(m)
 		if lack := without(s.To, m.Providers); len(lack) > 0 {
 			text += " (lacks " + strings.Join(lack, ", ") + ")"
 		}
 		texts = append(texts, text)
 	}
 	return strings.Join(texts, ", ")
-}
-
-func name(m site.Member) string {
-	text := fmt.Sprintf("%s on %s (%v", m.Application, m.Server, m.Stream)
-	if m.Lapsed {
-		text += ", lapsed"
-	}
-	return text + ")"
 }
 
 // Current returns what the instances of the site carry its events through: what the database says, or, as
@@ -223,7 +215,7 @@ func Current(v View) (site.Transports, error) {
 		case uses == nil:
 			uses, of = m.Uses, m
 		case !slices.Equal(uses, m.Uses):
-			return t, fmt.Errorf("%w: %s uses %s, and %s uses %s; configure all of them alike", ErrDiffer, name(of), list(uses), name(m), list(m.Uses))
+			return t, fmt.Errorf("%w: %s uses %s, and %s uses %s; configure all of them alike", ErrDiffer, walk.Name(of), list(uses), walk.Name(m), list(m.Uses))
 		}
 	}
 	return site.Transports{Receive: uses, Send: uses, From: uses, To: uses}, nil
@@ -357,25 +349,10 @@ func lack(v View, to []string, begun bool) error {
 	return e
 }
 
-// behind returns the rows that do not do yet what the site's transports say, those that are not lapsed first. The
+// behind returns the rows that do not do yet what the site's transports say. The
 // instances of other sites are among them: they may hear this one.
 func behind(v View, r Target) []site.Member {
-	var rows []site.Member
-	for _, m := range v.Members {
-		if !r.Without[m.Stream] && m.Carries < v.Site.Transports.Changed {
-			rows = append(rows, m)
-		}
-	}
-	slices.SortFunc(rows, func(a, b site.Member) int {
-		if a.Lapsed != b.Lapsed {
-			if b.Lapsed {
-				return -1
-			}
-			return 1
-		}
-		return slices.Compare(a.Stream[:], b.Stream[:])
-	})
-	return rows
+	return walk.Waiting(v, r.Without, func(m site.Member) bool { return m.Carries < v.Site.Transports.Changed })
 }
 
 // Plan returns the steps of a move from v to its end, as if nobody came or went and everybody kept up: what

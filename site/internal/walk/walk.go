@@ -42,6 +42,35 @@ func NewView(snap site.Snapshot, name string) (View, error) {
 	return v, nil
 }
 
+// Waiting returns the rows of v that are behind, but for those that nobody waits for; those that are not lapsed first.
+func Waiting(v View, without map[site.StreamID]bool, behind func(site.Member) bool) []site.Member {
+	var rows []site.Member
+	for _, m := range v.Members {
+		if !without[m.Stream] && behind(m) {
+			rows = append(rows, m)
+		}
+	}
+	slices.SortFunc(rows, func(a, b site.Member) int {
+		if a.Lapsed != b.Lapsed {
+			if b.Lapsed {
+				return -1
+			}
+			return 1
+		}
+		return slices.Compare(a.Stream[:], b.Stream[:])
+	})
+	return rows
+}
+
+// Name names an instance, for people.
+func Name(m site.Member) string {
+	text := fmt.Sprintf("%s on %s (%v", m.Application, m.Server, m.Stream)
+	if m.Lapsed {
+		text += ", lapsed"
+	}
+	return text + ")"
+}
+
 // Progress is what a walk has come to.
 type Progress[S any] struct {
 	Step S
