@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -192,25 +191,14 @@ func describeMove(s transports.Step) moveInfo {
 	if !s.Until.IsZero() {
 		info.Until = new(s.Until.UTC())
 	}
-	for _, m := range s.Waiting {
-		info.Waiting = append(info.Waiting, describe(m))
-	}
+	info.Waiting = describeAll(s.Waiting)
 	return info
-}
-
-// tell prints a step. That nobody reads it is no reason to stop a move.
-func (c *moveFlags) tell(w io.Writer, info moveInfo) {
-	if c.JSON {
-		json.NewEncoder(w).Encode(info)
-		return
-	}
-	fmt.Fprintln(w, info.Text)
 }
 
 // run moves the site, or shows how it would be.
 func (c *moveFlags) run(ctx context.Context, std streams, target transports.Target) error {
-	if c.Overlap <= 0 || c.Patience <= 0 || c.Wait < 0 {
-		return &problem{exitUsage, errors.New("--overlap and --patience must be above 0, and --wait not below"), ""}
+	if err := checkTimes(c.Overlap, c.Patience, c.Wait); err != nil {
+		return err
 	}
 	opening, cancel := c.within(ctx)
 	defer cancel()
@@ -233,7 +221,8 @@ func (c *moveFlags) run(ctx context.Context, std streams, target transports.Targ
 			return c.problem(o.settings, target, err)
 		}
 		for _, step := range plan {
-			c.tell(std.out, describeMove(step))
+			info := describeMove(step)
+			tellStep(std.out, c.JSON, info, info.Text)
 		}
 		return nil
 	}
@@ -248,14 +237,11 @@ func (c *moveFlags) run(ctx context.Context, std streams, target transports.Targ
 			info := describeMove(p.Step)
 			switch {
 			case p.Err != nil:
-				info = moveInfo{Step: "away", Text: fmt.Sprintf("the site database is away, waiting for it: %v", p.Err)}
+				info = moveInfo{Step: away, Text: awayText(p.Err)}
 			case len(p.Left) > 0:
-				for _, m := range p.Left {
-					info.Left = append(info.Left, describe(m))
-				}
-				info.Text = fmt.Sprintf("going on without %s, lapsed for %v: %s", plural(len(p.Left), "instance"), c.Patience, info.Text)
+				info.Left, info.Text = describeAll(p.Left), withoutText(p.Left, c.Patience, info.Text)
 			}
-			c.tell(std.out, info)
+			tellStep(std.out, c.JSON, info, info.Text)
 		},
 	}
 	if target.Back {

@@ -170,19 +170,8 @@ func describeStep(s keyring.Step) stepInfo {
 	if !s.Until.IsZero() {
 		info.Until = new(s.Until.UTC())
 	}
-	for _, m := range s.Waiting {
-		info.Waiting = append(info.Waiting, describe(m))
-	}
+	info.Waiting = describeAll(s.Waiting)
 	return info
-}
-
-// tell prints a step. That nobody reads it is no reason to stop a rotation.
-func (c *secretRotateCmd) tell(w io.Writer, info stepInfo) {
-	if c.JSON {
-		json.NewEncoder(w).Encode(info)
-		return
-	}
-	fmt.Fprintln(w, info.Text)
 }
 
 // Run implements the command.
@@ -194,8 +183,8 @@ func (c *secretRotateCmd) Run(ctx context.Context, std streams) error {
 			return &problem{exitUsage, err, ""}
 		}
 	}
-	if c.Overlap <= 0 || c.Patience <= 0 || c.Wait < 0 {
-		return &problem{exitUsage, errors.New("--overlap and --patience must be above 0, and --wait not below"), ""}
+	if err := checkTimes(c.Overlap, c.Patience, c.Wait); err != nil {
+		return err
 	}
 	opening, cancel := c.within(ctx)
 	defer cancel()
@@ -218,14 +207,11 @@ func (c *secretRotateCmd) Run(ctx context.Context, std streams) error {
 			info := describeStep(p.Step)
 			switch {
 			case p.Err != nil:
-				info = stepInfo{Step: "away", Text: fmt.Sprintf("the site database is away, waiting for it: %v", p.Err)}
+				info = stepInfo{Step: away, Text: awayText(p.Err)}
 			case len(p.Left) > 0:
-				for _, m := range p.Left {
-					info.Left = append(info.Left, describe(m))
-				}
-				info.Text = fmt.Sprintf("going on without %s, lapsed for %v: %s", plural(len(p.Left), "instance"), c.Patience, info.Text)
+				info.Left, info.Text = describeAll(p.Left), withoutText(p.Left, c.Patience, info.Text)
 			}
-			c.tell(std.out, info)
+			tellStep(std.out, c.JSON, info, info.Text)
 		},
 	})
 	return c.problem(o.settings, err)
@@ -266,7 +252,8 @@ func (c *secretRotateCmd) plan(ctx context.Context, std streams, o *operated, su
 		return c.problem(o.settings, err)
 	}
 	for _, step := range plan {
-		c.tell(std.out, describeStep(step))
+		info := describeStep(step)
+		tellStep(std.out, c.JSON, info, info.Text)
 	}
 	return nil
 }
