@@ -55,8 +55,14 @@ func (s *natsServer) stop() {
 	s.WaitForShutdown()
 }
 
-// startRedis starts a redis-server that ends with the test, and returns its URL.
-func startRedis(t *testing.T) string {
+// A redisServer is a redis-server, which ends with the test.
+type redisServer struct {
+	t                          *testing.T
+	path, folder, address, url string
+	cmd                        *exec.Cmd
+}
+
+func startRedis(t *testing.T) *redisServer {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
@@ -71,30 +77,39 @@ func startRedis(t *testing.T) string {
 	}
 	address := l.Addr().String()
 	l.Close()
-	host, port, _ := net.SplitHostPort(address)
-	cmd := exec.Command(path, "--bind", host, "--port", port, "--dir", t.TempDir(), "--save", "", "--appendonly", "no", "--daemonize", "no")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	s := &redisServer{t: t, path: path, folder: t.TempDir(), address: address, url: "redis://" + address}
+	s.start()
+	t.Cleanup(s.kill)
+	return s
+}
+
+// start starts it, at the address that it had before.
+func (s *redisServer) start() {
+	s.t.Helper()
+	host, port, _ := net.SplitHostPort(s.address)
+	s.cmd = exec.Command(s.path, "--bind", host, "--port", port, "--dir", s.folder, "--save", "", "--appendonly", "no", "--daemonize", "no")
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	eventually(t, patience, "redis-server answers", func() bool {
-		c, err := net.Dial("tcp", address)
+	eventually(s.t, patience, "redis-server answers", func() bool {
+		c, err := net.Dial("tcp", s.address)
 		if err == nil {
 			c.Close()
 		}
 		return err == nil
 	})
-	return "redis://" + address
+}
+
+func (s *redisServer) kill() {
+	s.cmd.Process.Kill() // it may have been killed before
+	s.cmd.Wait()
 }
 
 // newMovable returns a site of peers on UDP that can be moved to NATS and Redis.
 func newMovable(t *testing.T) *peers {
 	t.Helper()
 	ps := newPeers(t, "udp")
-	ps.config.Redis, ps.config.NATS = startRedis(t), startNATS(t).ClientURL()
+	ps.config.Redis, ps.config.NATS = startRedis(t).url, startNATS(t).ClientURL()
 	ps.config.MissedAfter = 10 * time.Second  // what instances have that nobody has configured otherwise
 	ps.config.Every = 2500 * time.Microsecond // of three: more than a thousand a second
 	return ps
