@@ -296,7 +296,7 @@ func (b *Broker) turnouts() (changed bool) {
 			if o.make == nil {
 				o.setState(spent)
 			}
-			b.log.Warn("transport not started", keyProvider, o.name, keyError, t.err, "retry", o.make != nil)
+			o.tell(b.log, "transport not started", o.make != nil)
 		default:
 			o.works()
 			o.setState(subscribed)
