@@ -99,6 +99,7 @@ type limits struct {
 	backoffMin         time.Duration // before the second attempt to reach a peer
 	backoffMax         time.Duration
 	stable             time.Duration // a connection that lived this long was a success
+	silence            time.Duration // for which nothing is logged of a peer that cannot be reached: most have stopped, and the member rows will tell
 }
 
 var defaultLimits = limits{
@@ -113,6 +114,7 @@ var defaultLimits = limits{
 	backoffMin:         50 * time.Millisecond,
 	backoffMax:         5 * time.Second,
 	stable:             time.Second,
+	silence:            5 * time.Second,
 }
 
 // withDefaults returns a copy of c with every zero field replaced, or an error
