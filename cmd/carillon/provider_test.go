@@ -370,7 +370,7 @@ func TestRaiseAndListen_SayThatTheSiteWasMoved(t *testing.T) {
 	b := newBench(t, "shop")
 	b.must(words("provider migrate redis"), "done: redis in use")
 	for _, args := range []string{"raise 6f1d2c3b-4a59-4687-b1c2-d3e4f5061728", "raise 6f1d2c3b-4a59-4687-b1c2-d3e4f5061728 --provider udp", "listen"} {
-		b.fails(exitUsage, words(args), "the site was moved to redis: ", "Carillon:Redis: ", "URL is missing")
+		b.fails(exitUsage, words(args), "the site was moved to redis: ", "Carillon:Redis:Url: is missing")
 	}
 }
 

@@ -2,12 +2,13 @@ package tcpbus
 
 import (
 	"crypto/tls"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/carillon-go/carillon/provider"
 )
 
 // Config says how instances reach each other. The zero Config is a good one for
@@ -122,24 +123,24 @@ var defaultLimits = limits{
 func (c Config) withDefaults() (Config, error) {
 	if c.Listen != "" {
 		if _, _, err := net.SplitHostPort(c.Listen); err != nil {
-			return c, fmt.Errorf("tcp: Listen %q: %w; write host:port, for example %q", c.Listen, err, ":7070")
+			return c, provider.WrongSetting("tcp", "Listen", "%q: %w; write host:port, for example %q", c.Listen, err, ":7070")
 		}
 	}
 	c.Endpoints = slices.Clone(c.Endpoints)
 	for _, e := range c.Endpoints {
 		host, port, err := net.SplitHostPort(e)
 		if err != nil {
-			return c, fmt.Errorf("tcp: Endpoints %q: %w; write host:port", e, err)
+			return c, provider.WrongSetting("tcp", "Endpoints", "%q: %w; write host:port", e, err)
 		}
 		if n, err := strconv.ParseUint(port, 10, 16); host == "" || err != nil || n == 0 {
-			return c, fmt.Errorf("tcp: Endpoints %q: write host:port with a port from 1 to 65535", e)
+			return c, provider.WrongSetting("tcp", "Endpoints", "%q: write host:port with a port from 1 to 65535", e)
 		}
 	}
 	if c.AllowNetworks != nil {
 		networks := make([]netip.Prefix, 0, len(c.AllowNetworks))
 		for _, n := range c.AllowNetworks {
 			if !n.IsValid() {
-				return c, fmt.Errorf("tcp: AllowNetworks: %v is not a network; use netip.ParsePrefix", n)
+				return c, provider.WrongSetting("tcp", "AllowNetworks", "%v is not a network; use netip.ParsePrefix", n)
 			}
 			networks = append(networks, unmapped(n))
 		}
@@ -148,10 +149,10 @@ func (c Config) withDefaults() (Config, error) {
 	if c.TLS != nil {
 		c.TLS = c.TLS.Clone()
 		if len(c.TLS.Certificates) == 0 && c.TLS.GetCertificate == nil && c.TLS.GetConfigForClient == nil {
-			return c, fmt.Errorf("tcp: TLS has no certificate, and every instance accepts connections; set Certificates or GetCertificate")
+			return c, provider.WrongSetting("tcp", "TLS", "has no certificate, and every instance accepts connections; set Certificates or GetCertificate")
 		}
 		if c.TLS.MaxVersion != 0 && c.TLS.MaxVersion < tls.VersionTLS13 {
-			return c, fmt.Errorf("tcp: TLS allows versions up to %s; at least TLS 1.3 is used", tls.VersionName(c.TLS.MaxVersion))
+			return c, provider.WrongSetting("tcp", "TLS", "allows versions up to %s; at least TLS 1.3 is used", tls.VersionName(c.TLS.MaxVersion))
 		}
 		c.TLS.MinVersion = max(c.TLS.MinVersion, tls.VersionTLS13)
 	}
@@ -159,13 +160,13 @@ func (c Config) withDefaults() (Config, error) {
 		c.MaxFrameBytes = defaultFrameBytes
 	}
 	if c.MaxFrameBytes < 0 || c.MaxFrameBytes > maxFrameBytes {
-		return c, fmt.Errorf("tcp: MaxFrameBytes %d: choose from 1 to %d, or 0 for %d", c.MaxFrameBytes, maxFrameBytes, defaultFrameBytes)
+		return c, provider.WrongSetting("tcp", "MaxFrameBytes", "%d: choose from 1 to %d, or 0 for %d", c.MaxFrameBytes, maxFrameBytes, defaultFrameBytes)
 	}
 	if c.QueueBytes == 0 {
 		c.QueueBytes = defaultQueueBytes
 	}
 	if least := c.MaxFrameBytes + frameOverhead; c.QueueBytes < least {
-		return c, fmt.Errorf("tcp: QueueBytes %d: a frame of MaxFrameBytes does not fit; choose %d or more, or 0 for %d", c.QueueBytes, least, defaultQueueBytes)
+		return c, provider.WrongSetting("tcp", "QueueBytes", "%d: a frame of MaxFrameBytes does not fit; choose %d or more, or 0 for %d", c.QueueBytes, least, defaultQueueBytes)
 	}
 	for _, d := range []struct {
 		field string
@@ -180,7 +181,7 @@ func (c Config) withDefaults() (Config, error) {
 			*d.value = d.zero
 		}
 		if *d.value < 0 {
-			return c, fmt.Errorf("tcp: %s %v is negative; 0 means %v", d.field, *d.value, d.zero)
+			return c, provider.WrongSetting("tcp", d.field, "%v is negative; 0 means %v", *d.value, d.zero)
 		}
 	}
 	return c, nil

@@ -85,7 +85,7 @@ func TestConfig_RefusesWhatCannotBe(t *testing.T) {
 		{"a peer with port 0", Config{Mode: Unicast, Peers: []string{"b:0"}}, `Peers "b:0"`},
 		{"a peer without host", Config{Mode: Unicast, Peers: []string{":1"}}, `Peers ":1"`},
 		{"as many peers as there may be", Config{Mode: Unicast, Peers: slices.Repeat([]string{"a:1"}, 1024)}, ""},
-		{"too many peers", Config{Mode: Unicast, Peers: slices.Repeat([]string{"a:1"}, 1025)}, "1025 Peers; at most 1024"},
+		{"too many peers", Config{Mode: Unicast, Peers: slices.Repeat([]string{"a:1"}, 1025)}, "Peers 1025 of them; at most 1024"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := New(tt.cfg)
