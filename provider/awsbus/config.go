@@ -75,10 +75,10 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.AWS.Region = c.Region
 	if c.Region == "" {
-		return c, provider.WrongSetting("aws", "Region", "is missing: set it, or AWS_REGION, or region in the profile that AWS is loaded from")
+		return c, provider.WrongSetting("aws", "Region", "is missing: set it, or the variable AWS_REGION, or region in the profile of this user")
 	}
 	if c.AWS.Credentials == nil {
-		return c, provider.WrongSetting("aws", "AWS", "has no credentials: load it with config.LoadDefaultConfig of the AWS SDK, or set AWS.Credentials")
+		return c, provider.WrongSetting("aws", "AWS", "has no credentials; in code, load it with config.LoadDefaultConfig of the AWS SDK, or set AWS.Credentials")
 	}
 	if c.Endpoint != "" {
 		u, err := url.Parse(c.Endpoint)

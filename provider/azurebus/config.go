@@ -129,11 +129,11 @@ func (c Config) check() (s settings, err error) {
 	plain := false
 	switch hasIdentity := c.Namespace != "" || c.Credential != nil; {
 	case c.ConnectionString == "" && !hasIdentity:
-		return s, provider.WrongSetting("azure", "ConnectionString", "is missing: want one of a shared access policy of the namespace, or Namespace and Credential")
+		return s, provider.WrongSetting("azure", "ConnectionString", "is missing: want one of a shared access policy of the namespace, or instead Namespace, with an identity (in code, Credential)")
 	case c.ConnectionString != "" && hasIdentity:
-		return s, provider.WrongSetting("azure", "ConnectionString", "and Namespace or Credential are both set: want one or the others")
+		return s, provider.WrongSetting("azure", "ConnectionString", "and Namespace, or in code Credential, are both set: want one or the others")
 	case c.ConnectionString == "" && (c.Namespace == "" || c.Credential == nil):
-		return s, provider.WrongSetting("azure", "Namespace", "and Credential belong together: want both, or ConnectionString")
+		return s, provider.WrongSetting("azure", "Namespace", "and an identity belong together; in code, set Namespace and Credential, or else ConnectionString")
 	case c.ConnectionString == "" && strings.ContainsAny(c.Namespace, "/@ "):
 		return s, provider.WrongSetting("azure", "Namespace", "%q: want a host, such as example.servicebus.windows.net", c.Namespace)
 	case c.ConnectionString != "":

@@ -267,7 +267,7 @@ func (c Config) clientOptions(s *settings) ([]kgo.Opt, error) {
 		return append(options, kgo.SASL(scram.Auth{User: c.User, Pass: c.Password}.AsSha512Mechanism())), nil
 	}
 	// What is written there by mistake may be the password.
-	return nil, provider.WrongSetting("kafka", "Mechanism", "is none of %q, %q and %q; for others use Options", Plain, ScramSHA256, ScramSHA512)
+	return nil, provider.WrongSetting("kafka", "Mechanism", "is none of %q, %q and %q; others take, in code, Options", Plain, ScramSHA256, ScramSHA512)
 }
 
 // retryFor returns how long franz-go repeats a request that fails. It is short for the question by which is seen whether there is anybody.

@@ -118,7 +118,7 @@ func (c Config) servers() ([]*url.URL, error) {
 			switch u.Scheme {
 			case "nats", "tls":
 			default:
-				return nil, provider.WrongSetting("nats", "URLs", "number %d has the scheme %q; want nats or tls (for others bring a connection in Conn)", len(all)+1, u.Scheme)
+				return nil, provider.WrongSetting("nats", "URLs", "number %d has the scheme %q; want nats or tls (for others, in code, bring a connection in Conn)", len(all)+1, u.Scheme)
 			}
 			all = append(all, u)
 		}

@@ -119,7 +119,7 @@ func (c Config) check() (settings, error) {
 func (s *settings) source(c Config) error {
 	switch {
 	case c.URL != "" && c.ConnConfig != nil:
-		return provider.WrongSetting("postgres", "URL", "and ConnConfig are both set: want one of them")
+		return provider.WrongSetting("postgres", "URL", "is set, and in code ConnConfig too: want one of them")
 	case c.URL != "":
 		own, err := pgxpool.ParseConfig(c.URL)
 		if err != nil { // neither the URL nor what the parser says of it: a password that is not encoded may be in either
@@ -140,7 +140,7 @@ func (s *settings) source(c Config) error {
 		prepare(s.listen)
 		return nil
 	default:
-		return provider.WrongSetting("postgres", "URL", "is missing: want postgres://user:password@host:port/database, or set ConnConfig or Pool")
+		return provider.WrongSetting("postgres", "URL", "is missing: want postgres://user:password@host:port/database; in code, ConnConfig or Pool will do as well")
 	}
 	prepare(s.own.ConnConfig)
 	s.listen = s.own.ConnConfig.Copy()

@@ -93,9 +93,9 @@ func (c Config) withDefaults() (Config, source, error) {
 	var src source
 	switch {
 	case c.URL == "" && c.Client == nil:
-		return c, src, provider.WrongSetting("redis", "URL", "is missing: want redis://[user:password@]host[:port], or set Client")
+		return c, src, provider.WrongSetting("redis", "URL", "is missing: want redis://[user:password@]host[:port]; in code, Client will do as well")
 	case c.URL != "" && c.Client != nil:
-		return c, src, provider.WrongSetting("redis", "URL", "and Client are both set: want one of them")
+		return c, src, provider.WrongSetting("redis", "URL", "is set, and in code Client too: want one of them")
 	case c.URL != "":
 		var err error
 		if src.options, err = parseURL(c.URL); err != nil {
