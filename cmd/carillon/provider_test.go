@@ -325,7 +325,55 @@ func TestProviderMigrate_StopsAtADeadProcess(t *testing.T) { // G10
 	b := &bench{t: t, file: ps.file}
 	lapse(t, ps.file, "two")
 	b.fails(exitTimeout, words("provider migrate nats --patience 2s"), "no sign of life from two on", "lapsed", "--force", "members")
+	b.must(words("provider list"), "two on ", " has not answered since ")
 	b.must(words("provider abort --force --patience 1s"), "going on without 1 instance", "done: udp in use")
+}
+
+func TestProviderList_SaysWhyAnInstanceIsNotInStep(t *testing.T) {
+	b := newBench(t, "shop", "other")
+	db := b.open()
+	join := func(server, of string, has ...string) {
+		t.Helper()
+		epoch, err := db.NextEpoch(t.Context())
+		if err == nil {
+			err = db.Join(t.Context(), site.Member{
+				Site: b.site(of).ID, Stream: site.NewStreamID(epoch, 1), Application: "app", Server: server, Role: site.RolePublish, Providers: has, Uses: has[:min(1, len(has))],
+			}, time.Minute)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	join("web1", "shop", "nats", "tcp")
+	if out := b.must(words("provider list --site shop"), "live", "yes"); strings.Contains(out, " on web1") {
+		t.Errorf("somebody is said not to be in step:\n%s", out)
+	}
+	b.fails(exitTimeout, words("provider migrate nats tcp --site shop --wait 1s"), "web1")
+	join("web2", "shop")
+	join("web3", "shop", "tcp")
+	join("web4", "other", "nats", "tcp")
+	out := b.must(words("provider list --site shop"), "app on web1 (", ") has not read the last change yet; it last wrote ")
+	for server, why := range map[string]string{
+		"web2": ") runs a program that is too old to be moved: update it\n",
+		"web3": ") is not configured for nats: have it stand by there, and restart it\n",
+		"web4": "), of another site, has not read the last change yet",
+	} {
+		if _, line, ok := strings.Cut(out, "app on "+server+" ("); !ok || !strings.Contains(line[:strings.Index(line, "\n")+1], why) {
+			t.Errorf("%s is not said to be %q:\n%s", server, why, out)
+		}
+	}
+	var info providerInfo
+	if err := json.Unmarshal([]byte(b.must(words("provider list --site shop --json"))), &info); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range append(info.Members, info.Others...) {
+		if m.InStep || m.Why == "" {
+			t.Errorf("with --json: %+v; want it out of step, and why", m)
+		}
+	}
+	if len(info.Members) != 3 || len(info.Others) != 1 {
+		t.Errorf("%d instances and %d of other sites, want 3 and 1", len(info.Members), len(info.Others))
+	}
 }
 
 // A move goes on where the process that drove it was killed.
