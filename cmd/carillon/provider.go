@@ -100,7 +100,7 @@ func (c *providerListCmd) Run(ctx context.Context, std streams) error {
 	if c.JSON {
 		return printJSON(std.out, info)
 	}
-	return c.table(std.out, info)
+	return c.table(std.out, info, v.Now)
 }
 
 // view reads what a move goes by.
@@ -139,7 +139,7 @@ func (o *operated) knows(ctx context.Context, wanted []string) error {
 	return nil
 }
 
-func (c *providerListCmd) table(w io.Writer, info providerInfo) error {
+func (c *providerListCmd) table(w io.Writer, info providerInfo, now time.Time) error {
 	switch {
 	case info.Problem != "":
 		fmt.Fprintf(w, "site %q: %s\n", info.Site, info.Problem)
@@ -153,6 +153,14 @@ func (c *providerListCmd) table(w io.Writer, info providerInfo) error {
 		fmt.Fprintf(w, "site %q: %s, as configured\n", info.Site, names(info.Send))
 	default:
 		fmt.Fprintf(w, "site %q: %s, to which it was moved\n", info.Site, names(info.Send))
+	}
+	if info.Until != nil {
+		old := slices.DeleteFunc(slices.Clone(info.Receive), func(name string) bool { return slices.Contains(info.To, name) })
+		if info.Until.After(now) {
+			fmt.Fprintf(w, "%s stays open until %s, in %s\n", names(old), info.Until.Format("15:04:05 UTC"), info.Until.Sub(now).Round(time.Second))
+		} else {
+			fmt.Fprintf(w, "%s can be closed since %s; to carry on: %s provider migrate\n", names(old), info.Until.Format("15:04:05 UTC"), invocation())
+		}
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "STATE\tAPPLICATION\tSERVER\tCAN USE\tIN STEP")

@@ -267,6 +267,7 @@ func TestProviderAbort_GoesBack(t *testing.T) { // G10
 			t.Errorf("%s sends on %v and hears %v; want to send on nats alone, and to hear both", p.name, r.Uses, r.Hears)
 		}
 	}
+	b.must(words("provider list"), "udp stays open until ", ", in 9m")
 	b.must(words("provider abort --overlap 2s"), "have every instance send on udp alone", "have every instance close nats", "done: udp in use")
 	wantUses(t, "udp", all...)
 	for _, p := range all {
@@ -373,6 +374,19 @@ func TestProviderList_SaysWhyAnInstanceIsNotInStep(t *testing.T) {
 	}
 	if len(info.Members) != 3 || len(info.Others) != 1 {
 		t.Errorf("%d instances and %d of other sites, want 3 and 1", len(info.Members), len(info.Others))
+	}
+}
+
+// What was to stay open until a time that has passed is not said to stay open.
+func TestProviderList_SaysThatTheOldTransportCanBeClosed(t *testing.T) {
+	var out strings.Builder
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	info := providerInfo{Moving: true, From: []string{"udp"}, To: []string{"nats"}, Receive: []string{"nats", "udp"}, Send: []string{"nats"}, Until: new(now.Add(-time.Second))}
+	if err := new(providerListCmd).table(&out, info, now); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "udp can be closed since 11:59:59 UTC; to carry on: ") || strings.Contains(out.String(), "until") {
+		t.Error(out.String())
 	}
 }
 
