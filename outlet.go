@@ -48,6 +48,7 @@ type outlet struct {
 	mu      sync.Mutex // guards the fields below
 	failing time.Time  // since when it accepts nothing; zero: it does
 	err     error      // the last, while failing
+	away    bool       // the provider said that it is, and has not said that it is back
 	said    []string   // reasons that were logged since then, maxReasons at most
 }
 
@@ -127,9 +128,7 @@ func (o *outlet) try(ctx context.Context, log *slog.Logger, to site.StreamID, fr
 	for _, f := range frames {
 		o.bytesSent.Add(uint64(len(f)))
 	}
-	if since, told := o.works(); told {
-		log.Info("provider accepts frames again", keyProvider, o.name, "after", time.Since(since))
-	}
+	o.works(log)
 	return accepted
 }
 
@@ -187,14 +186,44 @@ func (o *outlet) fails(err error) {
 	o.err = err
 }
 
-// works notes that there is no reason to say that o fails. It returns since when there was one, and whether it was logged.
-func (o *outlet) works() (since time.Time, told bool) {
+// works notes that o has accepted something.
+func (o *outlet) works(log *slog.Logger) { o.end(log, false) }
+
+// disconnected hears from o's provider that it is away. The provider logs why.
+func (o *outlet) disconnected(why error) {
+	o.fails(why)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	since, told = o.failing, len(o.said) > 0
-	o.failing, o.err, o.said = time.Time{}, nil, nil
-	return since, told
+	o.away = true
 }
+
+// reconnected hears from o's provider that it is back, or only that frames may be lost.
+func (o *outlet) reconnected(log *slog.Logger) { o.end(log, true) }
+
+// end ends an outage that the provider has told, or one that has shown in Send alone. It logs that if it was logged that o accepts
+// nothing.
+func (o *outlet) end(log *slog.Logger, told bool) {
+	o.mu.Lock()
+	if o.away != told {
+		o.mu.Unlock()
+		return
+	}
+	since, logged := o.failing, len(o.said) > 0
+	o.clearLocked()
+	o.mu.Unlock()
+	if logged {
+		log.Info("provider accepts frames again", keyProvider, o.name, "after", time.Since(since))
+	}
+}
+
+// clear notes that there is no reason any more to say that o fails.
+func (o *outlet) clear() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.clearLocked()
+}
+
+func (o *outlet) clearLocked() { o.failing, o.err, o.away, o.said = time.Time{}, nil, false, nil }
 
 // failure returns since when the provider accepts nothing, and why.
 func (o *outlet) failure() (since time.Time, err error) {

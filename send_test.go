@@ -141,6 +141,39 @@ func TestSend_LogsEachReasonOfAnOutageOnce(t *testing.T) {
 	})
 }
 
+// Where nothing is sent while nothing is raised, only the provider knows that its connection is lost.
+func TestProvider_ThatSaysItIsAwayIsSeenAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		db, bus := site2()
+		p := &wrap{Provider: bus.Provider()}
+		var env provider.Env
+		p.start = func(ctx context.Context, e provider.Env) error {
+			env = e
+			return p.Provider.Start(ctx, e)
+		}
+		b := mustOpen(t, config(db, p))
+		b.Enable()
+		is := func(since time.Time, why string) {
+			t.Helper()
+			s, st := b.Stats().Providers[0], b.Status()
+			if !s.FailingSince.Equal(since) || s.LastError != why || (len(st.Problems) > 0) != (why != "") {
+				t.Errorf("failing since %v for %q, problems %q; want since %v for %q", s.FailingSince, s.LastError, st.Problems, since, why)
+			}
+		}
+		env.Reconnected() // frames may be lost, and it was not away
+		is(time.Time{}, "")
+		began := time.Now()
+		env.Disconnected(errors.New("the server closed the connection"))
+		is(began, "the server closed the connection")
+		time.Sleep(5 * time.Second) // what is sent meanwhile it may have taken: heartbeats are
+		env.Disconnected(errors.New("nobody listens there"))
+		time.Sleep(5 * time.Second)
+		is(began, "nobody listens there")
+		env.Reconnected()
+		is(time.Time{}, "")
+	})
+}
+
 // What fails for good must not be tried for ever, and not be taken for sent: receivers find the gap and ask.
 func TestSend_FinalErrorIsNotRetried(t *testing.T) {
 	for _, final := range []error{provider.ErrFrameTooLarge, provider.ErrClosed} {
