@@ -99,6 +99,33 @@ func TestBuilder_FillsAFrameToItsLimitAndNoFurther(t *testing.T) {
 	}
 }
 
+func TestBuilder_AFullFrameIsNotBuiltOver(t *testing.T) {
+	var b Builder
+	b.Reset(1200, testTrailer)
+	fill := func(with byte) {
+		for b.Append(&Event{ID: ID{1}, Raiser: ID{2}, Payload: bytes.Repeat([]byte{with}, 40)}) {
+		}
+	}
+	fill('a')
+	first := b.Finish(testHeader())
+	before := bytes.Clone(first)
+	fill('b')
+	b.Finish(testHeader())
+	if !bytes.Equal(first, before) {
+		t.Error("the second frame was written over the first")
+	}
+
+	fill('c')
+	b.Reset(1200, testTrailer) // forgets them
+	for b.Len() < 1000 {
+		b.Append(&Event{ID: ID{1}, Raiser: ID{2}, Payload: make([]byte, 20)})
+	}
+	frame := b.Finish(testHeader())
+	if trailer := frame[len(frame)-testTrailer:]; !bytes.Equal(trailer, make([]byte, testTrailer)) {
+		t.Errorf("the trailer is %q, want zeros", trailer)
+	}
+}
+
 func TestBuilder_FramesStayAsTheyWere(t *testing.T) {
 	var b Builder
 	b.Reset(1200, testTrailer)
