@@ -51,7 +51,7 @@ type Config struct {
 	// that nobody can sit between them. Config is cloned.
 	TLS *tls.Config
 
-	// MaxFrameBytes bounds a frame that is sent. 0 means 32 KiB,
+	// MaxFrameBytes bounds a frame that is sent. 0 means 64 KiB,
 	// which the runtime allocates fastest; at most 1 MiB, which every receiver takes.
 	MaxFrameBytes int
 
@@ -79,7 +79,7 @@ const (
 	// that instances whose settings differ understand each other.
 	maxFrameBytes = 1 << 20
 
-	defaultFrameBytes = 32 << 10
+	defaultFrameBytes = 64 << 10
 	defaultQueueBytes = 32 << 20
 
 	defaultDialTimeout      = 2 * time.Second

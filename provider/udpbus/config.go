@@ -30,7 +30,7 @@ func DefaultGroup() netip.Addr { return netip.AddrFrom4([4]byte{239, 255, 67, 82
 
 const (
 	defaultFrameBytes = 1200
-	localFrameBytes   = 32 << 10 // where no datagram leaves the machine
+	localFrameBytes   = 65_000 // where no datagram leaves the machine: nearly what an MTU of 65,536 takes
 	minFrameBytes     = 512
 	maxFrameBytes     = 65507   // what one IPv4 datagram holds
 	readBufferBytes   = 4 << 20 // asked of the kernel
@@ -72,7 +72,7 @@ type Config struct {
 	// events at once, but every network on the way must take it whole: with
 	// 1,500-byte Ethernet that is 1,472, with jumbo frames 8,972, on the loopback
 	// interface 65,507, which is the most. At least 512. 0 means 1,200, which passes everywhere; or
-	// 32,768 where Interface names the loopback interface or one of its addresses, since
+	// 65,000 where Interface names the loopback interface or one of its addresses, since
 	// all instances are on this machine then.
 	MaxFrameBytes int
 }

@@ -26,10 +26,10 @@ func TestConfig_FramesAreLargeWhereNoneLeavesTheMachine(t *testing.T) {
 		cfg  Config
 		want int
 	}{
-		{Config{Interface: "127.0.0.1"}, 32768},
-		{Config{Interface: "127.9.9.9"}, 32768},
-		{Config{Interface: "::1"}, 32768},
-		{Config{Interface: loopback(t)}, 32768},
+		{Config{Interface: "127.0.0.1"}, 65000},
+		{Config{Interface: "127.9.9.9"}, 65000},
+		{Config{Interface: "::1"}, 65000},
+		{Config{Interface: loopback(t)}, 65000},
 		{Config{Interface: "127.0.0.1", MaxFrameBytes: 1200}, 1200},
 		{Config{Interface: "192.0.2.1"}, 1200},
 		{Config{Interface: "no-such-if0"}, 1200},

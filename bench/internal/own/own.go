@@ -36,7 +36,7 @@ type carrier struct {
 	connected func(p provider.Provider) int
 }
 
-const small, large = 1200, 32 << 10 // bytes of a UDP frame
+const small, large = 1200, 65_000 // bytes of a UDP frame
 
 var carriers = []carrier{
 	{
@@ -56,7 +56,7 @@ var carriers = []carrier{
 		address: freeUDPPort, provider: newUDP(small),
 	},
 	{
-		name: "udpbus-large", title: "Carillon over UDP multicast, frames of 32 KiB", note: "as tcpbus; such datagrams pass only where the network takes them, as the loopback interface does",
+		name: "udpbus-large", title: "Carillon over UDP multicast, frames of 65,000 B", note: "as tcpbus; such datagrams pass only where the network takes them, as the loopback interface does",
 		address: freeUDPPort, provider: newUDP(large),
 	},
 }
