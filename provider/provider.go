@@ -147,6 +147,13 @@ type Batch struct {
 	// to acknowledge a message to its message broker. It may be called before Deliver returns.
 	// A provider goes on delivering while some are not called yet.
 	Done func()
+
+	// Resume, if set, lends the Broker the goroutine that calls Deliver, for a subscriber. The Broker may call it once, from
+	// any goroutine, before that Deliver returns. From then on another goroutine delivers what follows, and
+	// that Deliver no longer counts as one that runs, neither for its connection nor for Close; when it returns, or before that by
+	// runtime.Goexit, its goroutine ends without touching anything more of the provider. The slice of the batch is
+	// then the Broker's. Resume waits for nothing and calls no function of Env.
+	Resume func()
 }
 
 // Env is what the Broker gives a Provider at Start. All functions are safe for
@@ -161,7 +168,8 @@ type Env struct {
 
 	Logger *slog.Logger // never nil
 
-	// Deliver takes what arrived. It checks, and never waits for a subscriber. Batches of one
+	// Deliver takes what arrived. It checks, and never waits for a subscriber, but on a goroutine that
+	// was lent, see [Batch]. Batches of one
 	// connection are delivered one after the other; different connections
 	// may deliver concurrently.
 	Deliver func(Batch)

@@ -235,11 +235,23 @@ func (e *Endpoint) deliver(b provider.Batch) {
 		e.late++
 	}
 	// Without an address nobody can tell which connection it was.
+	ended := func() {}
 	if b.From != "" {
 		e.running[b.From]++
 		if e.running[b.From] > 1 {
 			e.overlapping[b.From] = true
 		}
+		ended = sync.OnceFunc(func() {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			if e.running[b.From]--; e.running[b.From] == 0 {
+				delete(e.running, b.From)
+			}
+		})
+	}
+	defer func() { ended() }()
+	if resume := b.Resume; resume != nil {
+		b.Resume = func() { ended(); resume() }
 	}
 	e.count += len(b.Frames)
 	for _, f := range b.Frames {
@@ -259,14 +271,6 @@ func (e *Endpoint) deliver(b provider.Batch) {
 		hook(b)
 	case b.Done != nil:
 		b.Done()
-	}
-
-	if b.From != "" {
-		e.mu.Lock()
-		if e.running[b.From]--; e.running[b.From] == 0 {
-			delete(e.running, b.From)
-		}
-		e.mu.Unlock()
 	}
 }
 

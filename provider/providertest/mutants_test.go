@@ -317,6 +317,12 @@ func mutations() []mutation {
 			m.onClose = func() error { closed.Store(true); return m.Provider.Close() }
 			m.onSend = func(ctx context.Context, frames [][]byte) error { return m.Provider.Send(ctx, frames) }
 		}},
+		{check: "Resume", breaks: "nothing follows", mutate: lending(lends{notGoingOn: true})},
+		{check: "Resume", breaks: "Close waits", mutate: lending(lends{waitsInClose: true})},
+		{check: "Resume", breaks: "the slice is used again", mutate: lending(lends{reusesSlice: true})},
+		{check: "Resume", breaks: "frames come again", mutate: lending(lends{repeats: true})},
+		{check: "Resume", breaks: "a goroutine is left", mutate: lending(lends{leaks: true})},
+
 		{check: "Serial", breaks: "a goroutine per batch", mutate: func(_ *testing.T, m *mutant) {
 			var running sync.WaitGroup
 			m.delivering(func(deliver func(provider.Batch), b provider.Batch) { running.Go(func() { deliver(b) }) })
@@ -750,6 +756,20 @@ func TestChecks_AcceptWhatIsWhole(t *testing.T) {
 	}))
 }
 
+// The same of one that lends the goroutines that deliver.
+func TestChecks_AcceptWhoLendsGoroutines(t *testing.T) {
+	Run(t, HarnessFunc(func(_ testing.TB, n int) *Network {
+		bus := membus.New()
+		net := &Network{Settle: 20 * time.Millisecond, FloodBytes: 4 << 20}
+		for i := range n {
+			m := &mutant{Provider: bus.Provider(), number: i}
+			lending(lends{})(t, m)
+			net.Providers = append(net.Providers, m)
+		}
+		return net
+	}))
+}
+
 // runCheck runs one of the checks.
 func runCheck(t *testing.T, h Harness, name string) []problem {
 	for _, entry := range checks() {
@@ -786,6 +806,47 @@ func limited(limit int, err error, send func(context.Context, [][]byte) error) f
 			}
 		}
 		return send(ctx, frames)
+	}
+}
+
+// lends is what is wrong with a Provider that lends the goroutines that deliver.
+type lends struct{ notGoingOn, waitsInClose, reusesSlice, repeats, leaks bool }
+
+// lending makes m lend them, as Batch.Resume says but for what is wrong.
+func lending(wrong lends) func(*testing.T, *mutant) {
+	return func(t *testing.T, m *mutant) {
+		var running sync.WaitGroup
+		t.Cleanup(running.Wait)
+		m.delivering(func(deliver func(provider.Batch), b provider.Batch) {
+			b.Frames = slices.Clone(b.Frames)
+			resumed, returned := make(chan struct{}), make(chan struct{})
+			b.Resume = func() {
+				if wrong.reusesSlice {
+					clear(b.Frames)
+				}
+				if !wrong.notGoingOn {
+					close(resumed)
+				}
+			}
+			running.Go(func() { defer close(returned); deliver(b) })
+			select {
+			case <-returned:
+				return
+			case <-resumed:
+			}
+			if wrong.repeats {
+				deliver(provider.Batch{Frames: b.Frames, From: b.From})
+			}
+			if wrong.leaks {
+				go func() { <-t.Context().Done() }()
+			}
+		})
+		if wrong.waitsInClose {
+			m.onClose = func() error {
+				defer running.Wait()
+				return m.Provider.Close()
+			}
+		}
 	}
 }
 

@@ -37,6 +37,7 @@ func checks() []entry {
 		{"BatchSliceIsTheCallers", "the slice that holds a batch belongs to the caller and may be reused when the call returns", 2, checkBatchSlice},
 		{"FramesAreImmutable", ruleBytes, 2, checkImmutable},
 		{"Done", "Done is called exactly once, by the Broker: before Deliver returns, after it, or after Close", 2, checkDone},
+		{"Resume", "Batch.Resume: what follows is delivered from another goroutine, and Close does not wait for the Deliver that runs", 2, checkResume},
 		{"Serial", ruleSerial, 3, checkSerial},
 		{"ConcurrentUse", "the Broker calls Send and SendTo one at a time each, and the other methods from any goroutine", 3, checkConcurrentUse},
 
