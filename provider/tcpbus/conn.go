@@ -14,7 +14,7 @@ import (
 )
 
 // A conn is a connection with a proof. Two goroutines run it, one for each
-// direction; either may end first, and the other then ends soon.
+// direction at a time; either may end first, and the other then ends soon.
 //
 // Every end but a failure is a half-close: this end stops between two frames,
 // says so, and reads until the other end has done the same. Closing at once
@@ -114,7 +114,15 @@ func (c *conn) read() {
 	if c.reconnect {
 		c.p.env.Reconnected()
 	}
-	err := c.deliver()
+	c.readOn(newFrameReader(c.stream, maxFrameBytes), c.address())
+}
+
+// readOn is read, on one goroutine after the other: the one that Deliver keeps has nothing more to do with c.
+func (c *conn) readOn(frames *frameReader, from string) {
+	kept, err := c.deliver(frames, from)
+	if kept {
+		return
+	}
 	if err == io.EOF {
 		c.end(modeStop, c.p.lim.drain)
 	} else {
@@ -125,18 +133,27 @@ func (c *conn) read() {
 	close(c.readDone)
 	<-c.writeDone
 	c.p.ended(c)
+	c.p.tasks.Done()
 }
 
-// deliver returns io.EOF when the other end said that it is done.
-func (c *conn) deliver() error {
-	from := c.address()
-	frames := newFrameReader(c.stream, maxFrameBytes)
+// deliver returns io.EOF when the other end said that it is done, or that Deliver has kept this
+// goroutine and another one reads.
+func (c *conn) deliver(frames *frameReader, from string) (kept bool, err error) {
+	var resumed atomic.Bool
+	resume := func() {
+		resumed.Store(true)
+		frames.frames = nil // the slice is that of the Deliver that goes on
+		go c.readOn(frames, from)
+	}
 	for {
 		batch, err := frames.next()
 		if err != nil {
-			return err
+			return false, err
 		}
-		c.p.env.Deliver(provider.Batch{Frames: batch, From: from})
+		c.p.env.Deliver(provider.Batch{Frames: batch, From: from, Resume: resume})
+		if resumed.Load() {
+			return true, nil
+		}
 	}
 }
 

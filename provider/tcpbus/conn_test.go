@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"net"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/carillon-go/carillon/provider"
 )
 
 // A leaky is a connection that takes so many bytes and then breaks.
@@ -110,5 +114,42 @@ func TestConn_WriterWaitsForTheOneBefore(t *testing.T) {
 	writers.Wait()
 	for _, c := range []*conn{before, after} {
 		c.kill.Stop()
+	}
+}
+
+// A Deliver that keeps its goroutine holds up neither what follows on its connection nor the connection that
+// takes its place, and may end its goroutine.
+func TestConn_GoesOnWithoutAGoroutineThatIsKept(t *testing.T) {
+	noLeaks(t)
+	gate := make(chan struct{})
+	defer close(gate)
+	var keep atomic.Int32
+	a := start(t, Config{}, streamID(1))
+	b := start(t, Config{}, streamID(2), withDeliver(func(b provider.Batch) {
+		if b.Resume == nil {
+			t.Error("the goroutine is not lent")
+		} else if keep.Add(-1) >= 0 {
+			b.Resume()
+			<-gate
+			runtime.Goexit() // what is in b is not noted
+		}
+	}))
+	introduce(a, b)
+	awaitConnected(t, a, b)
+	for n := range 2 {
+		keep.Store(1)
+		a.send(t, []byte("is kept"))
+		eventually(t, "kept", func() bool { return keep.Load() <= 0 })
+		a.send(t, numbered(uint64(2*n), 20))
+		b.awaitExactly(t, 2*n+1)
+		was := b.conn(a)
+		a.conn(b).raw.Close()
+		eventually(t, "a new connection", func() bool { c := b.conn(a); return c != nil && c != was })
+		awaitConnected(t, a, b)
+		a.send(t, numbered(uint64(2*n+1), 20))
+		b.awaitExactly(t, 2*n+2)
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -245,7 +245,8 @@ func (p *Provider) connectedLocked(c *conn, greeting []byte) {
 		c.endLocked(modeFlush, p.lim.flush)
 	}
 	p.tasks.Go(func() { c.write(greeting) })
-	p.tasks.Go(c.read)
+	p.tasks.Add(1) // of whichever goroutine reads last
+	go c.read()
 	p.logLocked(slog.LevelInfo, "connected", slog.Any(keyStream, pe.stream), slog.String(keyAddress, c.address()), slog.Bool(keyDialled, c.dialled))
 }
 
