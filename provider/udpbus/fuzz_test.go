@@ -31,7 +31,8 @@ func FuzzDeliver(f *testing.F) {
 		}
 		l := &link{self: own, group: netip.MustParseAddrPort("239.1.2.3:9")}
 		buffer := make([]byte, readBatch*256)
-		names := map[netip.AddrPort]string{}
+		names := make(map[netip.AddrPort]string)
+		r := &reader{p: p, l: l, names: names}
 		for len(script) > 0 {
 			var messages []ipv4.Message
 			for i := range readBatch {
@@ -53,7 +54,7 @@ func FuzzDeliver(f *testing.F) {
 				}
 				script = script[2+n:]
 			}
-			p.deliver(l, messages, names)
+			r.deliver(messages, new(turn))
 			for i := range buffer {
 				buffer[i] ^= 0xff // the next read writes over it
 			}

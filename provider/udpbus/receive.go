@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/ipv4"
@@ -21,63 +22,103 @@ const (
 	maxNames     = 256     // sources whose printed form is remembered
 )
 
-// read delivers what arrives on l until it is closed. It waits after an error, but never gives up:
-// on some systems a datagram of ours that nobody wanted makes the next read fail.
-func (p *Provider) read(l *link) {
-	defer close(l.done)
+// A reader delivers what arrives on a link, on one goroutine after the other: the one that a Deliver
+// keeps has nothing more to do with it.
+type reader struct {
+	p        *Provider
+	l        *link
+	messages []ipv4.Message
+	names    map[netip.AddrPort]string
+	failures failures
+
+	from   netip.AddrPort
+	frames [][]byte // of one batch; reused
+	size   int      // of frames, in bytes
+}
+
+func (p *Provider) newReader(l *link) *reader {
+	r := &reader{p: p, l: l, messages: make([]ipv4.Message, readBatch), names: make(map[netip.AddrPort]string)}
 	// Only the pages that datagrams were written to take memory.
 	buffer := make([]byte, readBatch*datagramSize)
-	messages := make([]ipv4.Message, readBatch)
-	for i := range messages {
-		messages[i].Buffers = [][]byte{buffer[i*datagramSize : (i+1)*datagramSize]}
-		messages[i].OOB = make([]byte, controlBytes)
+	for i := range r.messages {
+		r.messages[i].Buffers = [][]byte{buffer[i*datagramSize : (i+1)*datagramSize]}
+		r.messages[i].OOB = make([]byte, controlBytes)
 	}
-	names := make(map[netip.AddrPort]string)
-	var failures failures
-	for {
-		n, err := l.inMsg.ReadBatch(messages, 0)
-		if l.closing.Load() {
+	return r
+}
+
+// A turn is that of one goroutine to run a reader.
+type turn struct {
+	over   atomic.Bool // another goroutine has its turn
+	resume func()
+}
+
+// run ends when the link is closed. It waits after an error, but never gives up:
+// on some systems a datagram of ours that nobody wanted makes the next read fail.
+func (r *reader) run() {
+	t := new(turn)
+	t.resume = func() {
+		r.frames, r.size = nil, 0 // the slice is that of the Deliver that goes on
+		t.over.Store(true)
+		go r.run()
+	}
+	for r.receive(t) {
+		if t.over.Load() {
 			return
 		}
-		if err != nil {
-			p.suspectLink()
-			if !failures.pause(p.ctx, p.log, err) {
-				return
-			}
-			continue
-		}
-		failures.reset()
-		p.deliver(l, messages[:n], names)
 	}
+	close(r.l.done)
+	r.p.wg.Done()
+}
+
+// receive delivers what arrives next, or returns false at the end.
+func (r *reader) receive(t *turn) bool {
+	n, err := r.l.inMsg.ReadBatch(r.messages, 0)
+	if r.l.closing.Load() {
+		return false
+	}
+	if err != nil {
+		r.p.suspectLink()
+		return r.failures.pause(r.p.ctx, r.p.log, err)
+	}
+	r.failures.reset()
+	r.deliver(r.messages[:n], t)
+	return true
 }
 
 // deliver hands over datagrams, those in a row from one source together, unless they are many. Frames live as long
 // as somebody wants them, so each gets memory of its own.
-func (p *Provider) deliver(l *link, messages []ipv4.Message, names map[netip.AddrPort]string) {
-	var from netip.AddrPort
-	var frames [][]byte
-	size := 0
-	flush := func() {
-		if len(frames) > 0 {
-			p.env.Deliver(provider.Batch{Frames: frames, From: printed(from, names)})
-		}
-		clear(frames)
-		frames, size = frames[:0], 0
-	}
+func (r *reader) deliver(messages []ipv4.Message, t *turn) {
 	for i := range messages {
 		m := &messages[i]
 		src := source(m.Addr)
-		if m.N == 0 || l.own(src) {
+		if m.N == 0 || r.l.own(src) {
 			continue
 		}
-		if src != from || size >= deliverBytes {
-			flush()
-			from = src
+		if src != r.from || r.size >= deliverBytes {
+			r.flush(t, false)
+			r.from = src
 		}
-		size += m.N
-		frames = cut(frames, m.Buffers[0][:m.N], segmentOf(m.OOB[:m.NN]))
+		r.size += m.N
+		r.frames = cut(r.frames, m.Buffers[0][:m.N], segmentOf(m.OOB[:m.NN]))
 	}
-	flush()
+	r.flush(t, true)
+}
+
+// flush delivers what was cut. Only if it is the last of what was read may another goroutine go on.
+func (r *reader) flush(t *turn, last bool) {
+	if len(r.frames) == 0 {
+		return
+	}
+	b := provider.Batch{Frames: r.frames, From: printed(r.from, r.names)}
+	if last {
+		b.Resume = t.resume
+	}
+	r.p.env.Deliver(b)
+	if !t.over.Load() {
+		clear(r.frames)
+		r.frames, r.size = r.frames[:0], 0
+	}
 }
 
 // cut appends the datagrams in a piece, which have this length, but for the last that may be

@@ -131,7 +131,8 @@ func FuzzSegments(f *testing.F) {
 		p := &Provider{log: slog.New(slog.DiscardHandler)}
 		var got [][]byte
 		p.env.Deliver = func(b provider.Batch) { got = append(got, b.Frames...) }
-		p.deliver(&link{self: localOne}, []ipv4.Message{{Buffers: [][]byte{b}, N: len(b), OOB: control, NN: len(control)}}, map[netip.AddrPort]string{})
+		r := &reader{p: p, l: &link{self: localOne}, names: make(map[netip.AddrPort]string)}
+		r.deliver([]ipv4.Message{{Buffers: [][]byte{b}, N: len(b), OOB: control, NN: len(control)}}, new(turn))
 		if !bytes.Equal(bytes.Join(got, nil), b) {
 			t.Errorf("%x is delivered as %x", b, got)
 		}

@@ -248,7 +248,8 @@ func TestRead_GoesOnAfterErrors(t *testing.T) {
 		l.closing.Store(true)
 		return 0, net.ErrClosed
 	}}
-	p.read(l) // returns
+	p.wg.Add(1)
+	p.newReader(l).run() // returns
 	if b := <-heard; string(b.Frames[0]) != "after errors" || b.From != "192.0.2.1:7" {
 		t.Errorf("heard %q from %q", b.Frames, b.From)
 	}
@@ -274,14 +275,22 @@ func TestReporter_SpeaksOnceASecond(t *testing.T) {
 func TestDeliver_KeepsSourcesApart(t *testing.T) {
 	p := newTest(t, Config{})
 	var got []string
-	p.env.Deliver = func(b provider.Batch) { got = append(got, b.From+" "+string(bytes.Join(b.Frames, []byte(",")))) }
+	var lent []bool
+	p.env.Deliver = func(b provider.Batch) {
+		got = append(got, b.From+" "+string(bytes.Join(b.Frames, []byte(","))))
+		lent = append(lent, b.Resume != nil)
+	}
 	var messages []ipv4.Message
 	for i, port := range []int{1, 1, 2, 1, 7, 2} { // 7 is this instance
 		messages = append(messages, ipv4.Message{Buffers: [][]byte{{byte('a' + i)}}, N: 1, Addr: &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: port}})
 	}
-	p.deliver(&link{self: netip.MustParseAddrPort("192.0.2.1:7")}, messages, make(map[netip.AddrPort]string))
+	r := &reader{p: p, l: &link{self: netip.MustParseAddrPort("192.0.2.1:7")}, names: make(map[netip.AddrPort]string)}
+	r.deliver(messages, &turn{resume: func() {}})
 	if want := []string{"192.0.2.1:1 a,b", "192.0.2.1:2 c", "192.0.2.1:1 d", "192.0.2.1:2 f"}; !slices.Equal(got, want) {
 		t.Errorf("delivered %q, want %q", got, want)
+	}
+	if want := []bool{false, false, false, true}; !slices.Equal(lent, want) {
+		t.Errorf("the goroutine is lent: %v, want %v, as another one would not know what is left to deliver", lent, want)
 	}
 }
 
@@ -300,7 +309,8 @@ func TestDeliver_HandsOverInParts(t *testing.T) {
 	for range 10 {
 		messages = append(messages, ipv4.Message{Buffers: [][]byte{make([]byte, 40_000)}, N: 40_000, Addr: &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}})
 	}
-	p.deliver(new(link), messages, make(map[netip.AddrPort]string))
+	r := &reader{p: p, l: new(link), names: make(map[netip.AddrPort]string)}
+	r.deliver(messages, new(turn))
 	if want := slices.Repeat([]int{80_000}, 5); !slices.Equal(parts, want) {
 		t.Errorf("handed over %d bytes, want %d", parts, want)
 	}
@@ -311,11 +321,11 @@ func TestDeliver_BoundsTheNamesItRemembers(t *testing.T) {
 	p := newTest(t, Config{})
 	var batches, heard int
 	p.env.Deliver = func(b provider.Batch) { batches++; heard += len(b.Frames) }
-	l := new(link)
 	names := make(map[netip.AddrPort]string)
+	r := &reader{p: p, l: new(link), names: names}
 	for port := range 3000 {
 		m := ipv4.Message{Buffers: [][]byte{{1}}, N: 1, Addr: &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1 + port}}
-		p.deliver(l, []ipv4.Message{m, m, {Buffers: [][]byte{{}}, Addr: m.Addr}}, names)
+		r.deliver([]ipv4.Message{m, m, {Buffers: [][]byte{{}}, Addr: m.Addr}}, new(turn))
 	}
 	if len(names) > maxNames {
 		t.Errorf("%d names are remembered, want %d at most", len(names), maxNames)

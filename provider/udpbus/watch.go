@@ -10,7 +10,8 @@ import (
 // use makes l the link that Send uses, and reads from it. p.mu is held.
 func (p *Provider) use(l *link) {
 	p.link.Store(l)
-	p.wg.Go(func() { p.read(l) })
+	p.wg.Add(1) // of whichever goroutine reads last
+	go p.newReader(l).run()
 }
 
 // suspectLink makes watch look at the interface at once.
