@@ -50,6 +50,7 @@ type Broker struct {
 	}
 
 	running  running // goroutines that call subscribers
+	loans    loans   // of goroutines of providers
 	handlers context.Context
 	stopCall func()        // ends handlers
 	stopped  atomic.Bool   // handlers has ended
@@ -90,6 +91,7 @@ type Broker struct {
 	mu            sync.Mutex
 	machine       *engine.Machine        // nil until the member row is committed
 	fx            engine.Effects         // of the call just made
+	offer         offer                  // of the goroutine that receives
 	verdicts      [numDropReasons]uint64 // drops counted by the machine that b.drops has
 	nextTick      time.Time              // when tick wakes; zero: only when woken
 	enabled       bool

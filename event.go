@@ -16,7 +16,7 @@ import (
 // returns it.
 //
 // Each registered function has a queue of its own. What comes from elsewhere is
-// told to it on a goroutine of the Broker, one call at a time and in order, so
+// told to it on a goroutine of the Broker or of a provider, one call at a time and in order, so
 // that a slow function delays no other. What this instance raises is told on
 // the goroutine that calls Raise, possibly while another call runs. A panic in a
 // function is recovered, counted and logged.
@@ -72,6 +72,7 @@ func (e *Event) OnRaised(fn func(ctx context.Context, r Raised[any])) (remove fu
 
 func (e *Event) subscribe(s *raisedSub) (remove func()) {
 	s.queue.limit, s.queue.handle, s.queue.group = e.b.cfg.QueueBytes, s.handle, &e.b.running
+	s.queue.offer = &e.b.offer
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	appendTo(&e.raised, s)

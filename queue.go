@@ -3,6 +3,7 @@ package carillon
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // What waits in a queue costs beside its payload: an entry, and each event in it.
@@ -19,7 +20,7 @@ func queueBytes(n, payloadBytes int) int { return entryBytes + n*eventBytes + pa
 const backlogBytes = 64 << 10
 
 // A queue hands what is pushed to handle, one after the other and in order, on
-// a goroutine that exists only while there is something to hand over. It is
+// a goroutine that exists only while there is something to hand over, or on one that it is lent. It is
 // safe for concurrent use.
 //
 // That goroutine takes all that waits at once, so that pusher and goroutine
@@ -32,16 +33,21 @@ type queue[T any] struct {
 	// entry, of which it knows what it has done.
 	handle func(*T)
 	group  *running
+	offer  *offer // of a goroutine to run on; nil: every run has one of its own
 
 	load burden // of what waits; grows with mu held
 
 	mu      sync.Mutex // guards the fields below; not held while calling out
 	entries []T
-	active  bool // the goroutine exists
+	active  bool // a goroutine runs it, or is about to
+	events  int  // pushed since it became active
+	pace    pace
 
 	// Of the goroutine alone.
 	batch []T
-	at    int // of batch; what lies before was handled
+	at    int       // of batch; what lies before was handled
+	since time.Time // when the run began that pace is to be told of; zero: none
+	loan  loan
 }
 
 // A burden is a number of events and of bytes that change together, so that a goroutine
@@ -74,8 +80,11 @@ func (q *queue[T]) push(v T, events, bytes int) bool {
 	if !q.active {
 		q.active = true
 		q.group.begin()
-		go q.run()
+		if q.offer == nil || !q.offer.take(q, q.pace.quick()) {
+			go q.run()
+		}
 	}
+	q.events += events
 	return true
 }
 
@@ -86,6 +95,10 @@ func (q *queue[T]) take() bool {
 	defer q.mu.Unlock()
 	if len(q.entries) == 0 {
 		q.active = false
+		if !q.since.IsZero() && q.events <= lendEvents {
+			q.pace.ran(time.Since(q.since))
+		}
+		q.events, q.since = 0, time.Time{}
 		if cap(q.batch) > 1024 {
 			q.batch = nil
 		}
@@ -108,13 +121,59 @@ func (q *queue[T]) run() {
 		}
 		q.group.end()
 	}()
+	if q.offer != nil {
+		q.since = time.Now()
+	}
 	for q.at < len(q.batch) || q.take() {
-		q.handle(&q.batch[q.at])
-		var none T
-		q.batch[q.at] = none
-		q.at++
+		q.next()
 	}
 	ended = true
+}
+
+// next handles one entry of those that were taken.
+func (q *queue[T]) next() {
+	q.handle(&q.batch[q.at])
+	var none T
+	q.batch[q.at] = none
+	q.at++
+}
+
+// runLent is run on a goroutine of somebody else, for what waits now. What is pushed meanwhile has a goroutine of
+// its own. If handle ends the goroutine, or takes too long, resume is called.
+func (q *queue[T]) runLent(from *loans, resume func()) {
+	since := time.Now()
+	from.begin(&q.loan, since, resume)
+	ended := false
+	defer func() {
+		from.end(&q.loan, ended) // first, as the next run of q may be lent again
+		q.leave(ended, since)
+	}()
+	for q.take(); q.at < len(q.batch); {
+		q.next()
+	}
+	ended = true
+}
+
+// leave ends a run on a goroutine that was lent at that time.
+func (q *queue[T]) leave(ended bool, since time.Time) {
+	q.mu.Lock()
+	if ended {
+		q.pace.ran(time.Since(since))
+	} else {
+		q.pace.failed()
+	}
+	q.mu.Unlock()
+	if ended && !q.take() {
+		q.group.end()
+		return
+	}
+	go q.run()
+}
+
+// many reports whether more waits than a goroutine is lent for.
+func (q *queue[T]) many() bool {
+	events, _ := q.load.get()
+	return events > lendEvents
 }
 
 // backlogged reports whether what is added now may have to wait for long.

@@ -39,15 +39,20 @@ func (b *Broker) deliver(o *outlet, batch provider.Batch) {
 	}
 	in = b.precheck(in)
 	in = b.unseal(in)
-	b.receive(in)
+	taken := b.receive(in, batch.Resume != nil)
 	clear(in[:cap(in)])
 	*list = in[:0]
 	b.incoming.Put(list)
 
-	runtime.Gosched()
+	if taken == nil {
+		runtime.Gosched()
+	}
 	b.logDropped(slog.String(keyProvider, o.name), slog.String(keyFrom, batch.From))
 	if batch.Done != nil {
 		batch.Done()
+	}
+	if taken != nil {
+		taken.runLent(&b.loans, batch.Resume)
 	}
 }
 
@@ -161,13 +166,14 @@ func (b *Broker) openDrop(err error) DropReason {
 }
 
 // receive gives proven frames to the machine, and what it makes of them to the
-// subscribers' queues.
-func (b *Broker) receive(in []incoming) {
+// subscribers' queues. If the caller's goroutine may be lent, the queue returned is to be run on it.
+func (b *Broker) receive(in []incoming, lend bool) (taken borrower) {
 	if len(in) == 0 {
-		return
+		return nil
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.offer.open = lend
 	now := time.Now()
 	b.machine.SetRoom(now, b.roomLocked(now), &b.fx)
 	for _, f := range in {
@@ -185,4 +191,5 @@ func (b *Broker) receive(in []incoming) {
 	}
 	b.applyLocked(now)
 	b.countVerdictsLocked()
+	return b.offer.end()
 }

@@ -100,6 +100,9 @@ type delivery struct {
 // many these are. The Broker's mutex is held.
 func (s *raisedSub) pushLocked(p *parcel) int {
 	n, bytes := p.events.Len(), p.bytes
+	if len(s.after) > 0 {
+		s.ev.b.offer.withdraw()
+	}
 	if s.queue.push(delivery{parcel: p, end: n, after: s.after}, n, bytes) {
 		s.after = nil
 		s.ev.b.pressLocked(s, bytes)
