@@ -15,6 +15,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/carillon-go/carillon/provider/providertest"
 )
 
 // asServer makes the test program a NATS server; its value is a configuration file.
@@ -57,12 +59,7 @@ type testServer struct {
 // startServer starts a server with a configuration beside that of its address.
 func startServer(tb testing.TB, configuration string) *testServer {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	s := &testServer{tb: tb, file: filepath.Join(tb.TempDir(), "nats.conf"), address: l.Addr().String()}
-	l.Close()
+	s := &testServer{tb: tb, file: filepath.Join(tb.TempDir(), "nats.conf"), address: providertest.NewAddress(tb)}
 	s.configure(configuration)
 	s.start()
 	tb.Cleanup(s.kill)
