@@ -259,7 +259,7 @@ func (c *check) resume(round int) {
 // sent again and again: how long a transport needs to recover is its own business.
 func (c *check) reaches(from, to int, when string) {
 	var last error
-	if !eventually(c.network.Patience, func() bool {
+	if !Eventually(c.network.Patience, func() bool {
 		f := c.frame(from, laneLoose, smallFrame)
 		last = c.send(from, f)
 		return c.eps[to].Heard(f, c.network.Settle)

@@ -263,11 +263,4 @@ var starter = sync.OnceValue(func() chan<- func() {
 const patience = 60 * time.Second
 
 // eventually polls cond until it is true, and returns false when that takes longer than patience.
-func eventually(cond func() bool) bool {
-	for deadline := time.Now().Add(patience); !cond(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			return false
-		}
-	}
-	return true
-}
+func eventually(cond func() bool) bool { return providertest.Eventually(patience, cond) }

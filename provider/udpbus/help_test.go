@@ -101,17 +101,8 @@ func (s *switches) set(tb testing.TB, p *Provider, off bool) {
 	}
 }
 
-// eventually polls cond until it is true, for 10 s at most.
-func eventually(cond func() bool) bool {
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		if cond() {
-			return true
-		}
-		if time.Now().After(deadline) {
-			return false
-		}
-	}
-}
+// eventually polls cond until it is true, and returns false when that takes longer than patience.
+func eventually(cond func() bool) bool { return providertest.Eventually(patience, cond) }
 
 // harness makes networks on the loopback interface. cfg is that of all instances; in unicast mode
 // their ports and the list of peers are added.
