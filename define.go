@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,6 +28,10 @@ type definition struct {
 
 	check  func(v any) error // whether v is of the type
 	decode func(payload []byte) (any, error)
+
+	// event is the object of the Broker that was asked for last, usually the only one: to find it by its
+	// ID takes longer than all else that a raise does with it. A Broker that closes is forgotten.
+	event atomic.Pointer[Event]
 }
 
 // A Codec turns parameters into bytes and back. It is safe for concurrent use.
@@ -141,23 +146,34 @@ func (d *Definition[T]) Name() string { return d.def.name }
 // on. It panics when it has another one already that differs in name, type, codec or
 // order: two parts of the program use one GUID for two events.
 func (d *Definition[T]) Event(b *Broker) *Event {
+	if e := d.def.event.Load(); e != nil && e.b == b {
+		return e
+	}
 	e := b.Event(d.def.id)
-	if was := e.def.Load(); was == d.def {
-		return e
-	}
-	if !e.def.CompareAndSwap(nil, d.def) {
-		if was := e.def.Load(); !was.sameAs(d.def) {
-			panic(fmt.Sprintf("carillon: event %v is defined twice: as %q with %v and as %q with %v",
-				d.def.id, was.name, was.typ, d.def.name, d.def.typ))
-		}
-		return e
-	}
-	if d.def.ordered {
-		b.mu.Lock()
-		b.orderedEvents = append(b.orderedEvents, e)
-		b.mu.Unlock()
+	d.def.define(e)
+	if !b.closing.Load() {
+		d.def.event.Store(e)
 	}
 	return e
+}
+
+// define makes d the definition of e.
+func (d *definition) define(e *Event) {
+	if e.def.Load() == d {
+		return
+	}
+	if !e.def.CompareAndSwap(nil, d) {
+		if was := e.def.Load(); !was.sameAs(d) {
+			panic(fmt.Sprintf("carillon: event %v is defined twice: as %q with %v and as %q with %v",
+				d.id, was.name, was.typ, d.name, d.typ))
+		}
+		return
+	}
+	if d.ordered {
+		e.b.mu.Lock()
+		e.b.orderedEvents = append(e.b.orderedEvents, e)
+		e.b.mu.Unlock()
+	}
 }
 
 // OnRaised is [Event.OnRaised] with the parameter's type. An event received
@@ -189,32 +205,44 @@ func withParameter[T, U any](r *Raised[U], v T) Raised[T] {
 // memory that it uses again: nothing is allocated but what the codec needs. It is used by
 // one goroutine at a time.
 type alone[T any] struct {
-	codec    Codec
-	fn       func(context.Context, Raised[T])
-	next     Raised[T] // what fn is told next
-	decoding bool
+	codec     Codec
+	fn        func(context.Context, Raised[T])
+	parameter T // that was decoded last
+	decoding  bool
 }
 
-func (a *alone[T]) begin(event ID, source *Source, sent time.Time) {
-	a.next = Raised[T]{Event: event, Source: *source, Sent: sent}
-}
-
-func (a *alone[T]) tell(ctx context.Context, payload []byte, raiser ID, ordinal uint64) error {
-	if p, ok := any(&a.next.Parameter).(*[]byte); ok && a.codec == (bytesCodec{}) {
-		*p = payload
-	} else {
-		var zero T
-		a.next.Parameter = zero
-		a.decoding = true
-		if err := a.codec.Decode(payload, &a.next.Parameter); err != nil {
-			a.decoding = false
-			return err
+func (a *alone[T]) tell(s *raisedSub, d *delivery) {
+	// What fn gets is put together in a variable of this function: out of memory that others could see it would be
+	// copied twice.
+	r := Raised[T]{Event: s.ev.id, Source: *d.source, Sent: time.UnixMicro(d.clock)}
+	raw, isRaw := any(&r.Parameter).(*[]byte)
+	isRaw = isRaw && a.codec == (bytesCodec{})
+	for d.next < d.end {
+		i, wanted := s.take(d)
+		switch {
+		case !wanted:
+			continue
+		case isRaw:
+			*raw = d.events.Payload(i)
+		case a.decode(d.events.Payload(i)) != nil:
+			s.missed(d.miss(i))
+			continue
+		default:
+			r.Parameter = a.parameter
 		}
-		a.decoding = false
+		r.Raiser, r.Ordinal = d.events.Raiser(i), d.ordinal+uint64(i)
+		a.fn(s.ev.b.handlers, r)
 	}
-	a.next.Raiser, a.next.Ordinal = raiser, ordinal
-	a.fn(ctx, a.next)
-	return nil
+}
+
+// decode decodes payload into a.parameter.
+func (a *alone[T]) decode(payload []byte) error {
+	var zero T
+	a.parameter = zero
+	a.decoding = true
+	err := a.codec.Decode(payload, &a.parameter)
+	a.decoding = false
+	return err
 }
 
 func (a *alone[T]) panicked() (inCodec bool) {

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/carillon-go/carillon"
 	"github.com/carillon-go/carillon/carillontest"
@@ -377,6 +379,48 @@ func TestDefine_NeedsNameAndID(t *testing.T) {
 	}
 }
 
+func TestDefinition_ServesSeveralBrokers(t *testing.T) {
+	d := carillon.Define[int](carillon.NewID(), "count")
+	var heard [2]int
+	var brokers [2]*carillon.Broker
+	for i := range brokers {
+		brokers[i] = local(t)
+		d.OnRaised(brokers[i], func(_ context.Context, r carillon.Raised[int]) { heard[i] += r.Parameter })
+	}
+	for i := range 6 {
+		if err := d.Raise(t.Context(), brokers[i%2], carillon.ID{}, 1<<i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := [2]int{0b010101, 0b101010}; heard != want {
+		t.Errorf("heard %b, want %b", heard, want)
+	}
+}
+
+func TestDefinition_DoesNotKeepAClosedBroker(t *testing.T) {
+	d := carillon.Define[int](carillon.NewID(), "count")
+	closed := func() weak.Pointer[carillon.Broker] {
+		b, err := carillon.Open(t.Context(), carillon.Config{Application: "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Enable()
+		if err := d.Raise(t.Context(), b, carillon.ID{}, 1); err != nil {
+			t.Fatal(err)
+		}
+		b.Close()
+		if err := d.Raise(t.Context(), b, carillon.ID{}, 2); !errors.Is(err, carillon.ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+		return weak.Make(b)
+	}()
+	eventually(t, "the closed Broker is collected", func() bool {
+		runtime.GC()
+		return closed.Value() == nil
+	})
+	runtime.KeepAlive(d)
+}
+
 func TestDefinition_OfAnInterfaceTakesNil(t *testing.T) {
 	b := local(t)
 	d := carillon.Define[fmt.Stringer](carillon.NewID(), "anything with a String method")
@@ -511,7 +555,8 @@ func TestRemove_NoCallStartsAfterIt(t *testing.T) {
 		if n := <-entered; n != 1 {
 			t.Fatalf("first call with %d", n)
 		}
-		remove() // does not wait for the call that runs
+		synctest.Wait() // until the others are in the queue
+		remove()        // does not wait for the call that runs
 		remove()
 		close(leave)
 		raise(t, d, c.Broker(0), 4, 4)

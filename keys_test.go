@@ -75,7 +75,7 @@ func TestKey_RotationDropsNothing(t *testing.T) { // G5
 					time.Sleep(10 * time.Millisecond)
 				}
 			}()
-			suites := []site.Suite{site.SuiteAES256GCM, 0, site.SuiteHMACSHA256, 0}
+			suites := []site.Suite{site.SuiteAES256GCM, 0, site.SuiteHMACSHA256, site.SuiteGHASHHMAC}
 			for i, suite := range suites {
 				if _, err := keyring.Rotate(t.Context(), c.Database(), "carillontest", keyring.Options{Suite: suite, Overlap: 15 * time.Second}); err != nil {
 					t.Fatal(err)

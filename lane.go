@@ -191,8 +191,8 @@ func (b *Broker) crowded(o *outlet, now time.Time) time.Time {
 		return until
 	}
 	l.late = true
-	since := o.fails(errHangs)
-	o.failLog.log(b.log, "provider does not accept frames", keyProvider, o.name, keyError, errHangs, "since", since, "retry", true)
+	o.fails(errHangs)
+	o.tell(b.log, "provider does not accept frames", true)
 	return time.Time{}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,7 +48,13 @@ type outlet struct {
 	mu      sync.Mutex // guards the fields below
 	failing time.Time  // since when it accepts nothing; zero: it does
 	err     error      // the last, while failing
+	away    bool       // the provider said that it is, and has not said that it is back
+	said    []string   // reasons that were logged since then, maxReasons at most
 }
+
+// maxReasons is how many reasons of one outage are logged. Some differ each time, as by the
+// port of an attempt.
+const maxReasons = 4
 
 // A link is a provider with what else it can do.
 type link struct {
@@ -121,13 +128,7 @@ func (o *outlet) try(ctx context.Context, log *slog.Logger, to site.StreamID, fr
 	for _, f := range frames {
 		o.bytesSent.Add(uint64(len(f)))
 	}
-	o.mu.Lock()
-	since := o.failing
-	o.failing, o.err = time.Time{}, nil
-	o.mu.Unlock()
-	if !since.IsZero() {
-		log.Info("provider accepts frames again", keyProvider, o.name, "after", time.Since(since))
-	}
+	o.works(log)
 	return accepted
 }
 
@@ -143,32 +144,86 @@ func (o *outlet) tryJobs(ctx context.Context, log *slog.Logger, jobs []job) {
 // failed records that frames were not accepted, and returns whether they may be later.
 func (o *outlet) failed(log *slog.Logger, err error) outcome {
 	o.failures.Add(1)
-	since := o.fails(err)
+	o.fails(err)
 	final := errors.Is(err, provider.ErrClosed) || errors.Is(err, provider.ErrFrameTooLarge)
-	o.failLog.log(log, "provider does not accept frames", keyProvider, o.name, keyError, err, "since", since, "retry", !final)
+	o.tell(log, "provider does not accept frames", !final)
 	if final {
 		return refused
 	}
 	return notYet
 }
 
-// fails notes that o accepts nothing, and why, and returns since when.
-func (o *outlet) fails(err error) time.Time {
+// tell logs why o accepts nothing: each reason of an outage once, a few of them, and one a second at most. It goes on
+// until somebody has mended what is wrong, which more lines do not hasten; Stats and Status tell how long it lasts.
+func (o *outlet) tell(log *slog.Logger, msg string, retry bool) {
+	since, err := o.failure()
+	if err == nil || !o.isNews(err.Error()) {
+		return
+	}
+	if _, ok := o.failLog.pass(); !ok {
+		return
+	}
+	o.mu.Lock()
+	o.said = append(o.said, err.Error())
+	o.mu.Unlock()
+	log.Warn(msg, keyProvider, o.name, keyError, err, "since", since, "retry", retry)
+}
+
+// isNews reports whether a reason is yet to be logged.
+func (o *outlet) isNews(reason string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.said) < maxReasons && !slices.Contains(o.said, reason)
+}
+
+// fails notes that o accepts nothing, and why.
+func (o *outlet) fails(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.failing.IsZero() {
 		o.failing = time.Now()
 	}
 	o.err = err
-	return o.failing
 }
 
-// works notes that there is no reason to say that o fails.
-func (o *outlet) works() {
+// works notes that o has accepted something.
+func (o *outlet) works(log *slog.Logger) { o.end(log, false) }
+
+// disconnected hears from o's provider that it is away. The provider logs why.
+func (o *outlet) disconnected(why error) {
+	o.fails(why)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.failing, o.err = time.Time{}, nil
+	o.away = true
 }
+
+// reconnected hears from o's provider that it is back, or only that frames may be lost.
+func (o *outlet) reconnected(log *slog.Logger) { o.end(log, true) }
+
+// end ends an outage that the provider has told, or one that has shown in Send alone. It logs that if it was logged that o accepts
+// nothing.
+func (o *outlet) end(log *slog.Logger, told bool) {
+	o.mu.Lock()
+	if o.away != told {
+		o.mu.Unlock()
+		return
+	}
+	since, logged := o.failing, len(o.said) > 0
+	o.clearLocked()
+	o.mu.Unlock()
+	if logged {
+		log.Info("provider accepts frames again", keyProvider, o.name, "after", time.Since(since))
+	}
+}
+
+// clear notes that there is no reason any more to say that o fails.
+func (o *outlet) clear() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.clearLocked()
+}
+
+func (o *outlet) clearLocked() { o.failing, o.err, o.away, o.said = time.Time{}, nil, false, nil }
 
 // failure returns since when the provider accepts nothing, and why.
 func (o *outlet) failure() (since time.Time, err error) {

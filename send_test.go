@@ -2,6 +2,7 @@ package carillon_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -71,8 +72,8 @@ func TestSend_FailingProviderDelaysAndLosesNothing(t *testing.T) {
 		if st := a.Status(); len(st.Problems) != 1 || !strings.Contains(st.Problems[0], `provider "mem"`) {
 			t.Errorf("status %+v", st)
 		}
-		if n := len(log.lines("does not accept frames")); n == 0 || n > 32 {
-			t.Errorf("%d log lines in 30 s", n)
+		if n := len(log.lines("does not accept frames")); n != 1 {
+			t.Errorf("%d lines in 30 s say that it began", n)
 		}
 		mu.Lock()
 		for i := 1; i < len(tries); i++ { // first 10 ms apart or less, then up to 1 s, with jitter
@@ -96,6 +97,80 @@ func TestSend_FailingProviderDelaysAndLosesNothing(t *testing.T) {
 		if n := len(log.lines("accepts frames again")); n != 1 {
 			t.Errorf("%d lines say that it is over", n)
 		}
+	})
+}
+
+// A reason is logged once in an outage, however long that lasts; if they differ each time, a few of them are.
+func TestSend_LogsEachReasonOfAnOutageOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		db, bus := site2()
+		log := &logBook{}
+		p := &wrap{Provider: bus.Provider()}
+		var why atomic.Pointer[func() error]
+		p.send = func(ctx context.Context, frames [][]byte) error {
+			if f := why.Load(); f != nil {
+				return (*f)()
+			}
+			return p.Provider.Send(ctx, frames)
+		}
+		cfg := config(db, p)
+		cfg.Logger = log.logger()
+		mustOpen(t, cfg).Enable()
+		// After so long in an outage there must be n lines more.
+		fails := func(because func() error, n int) {
+			t.Helper()
+			before := len(log.lines("does not accept frames"))
+			why.Store(&because)
+			time.Sleep(time.Minute)
+			if got := len(log.lines("does not accept frames")) - before; got != n {
+				t.Errorf("%d lines in a minute, want %d: %s", got, n, strings.Join(log.lines("does not accept frames"), "\n"))
+			}
+		}
+		one, two := errors.New("the server closed the connection"), errors.New("nobody listens there")
+		fails(func() error { return one }, 1)
+		fails(func() error { return two }, 1)
+		fails(func() error { return one }, 0)
+		var try atomic.Int64
+		fails(func() error { return fmt.Errorf("from port %d", try.Add(1)) }, 2)
+		why.Store(nil)
+		time.Sleep(5 * time.Second)
+		if n := len(log.lines("accepts frames again")); n != 1 {
+			t.Errorf("%d lines say that it is over", n)
+		}
+		fails(func() error { return one }, 1)
+	})
+}
+
+// Where nothing is sent while nothing is raised, only the provider knows that its connection is lost.
+func TestProvider_ThatSaysItIsAwayIsSeenAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		db, bus := site2()
+		p := &wrap{Provider: bus.Provider()}
+		var env provider.Env
+		p.start = func(ctx context.Context, e provider.Env) error {
+			env = e
+			return p.Provider.Start(ctx, e)
+		}
+		b := mustOpen(t, config(db, p))
+		b.Enable()
+		is := func(since time.Time, why string) {
+			t.Helper()
+			s, st := b.Stats().Providers[0], b.Status()
+			if !s.FailingSince.Equal(since) || s.LastError != why || (len(st.Problems) > 0) != (why != "") {
+				t.Errorf("failing since %v for %q, problems %q; want since %v for %q", s.FailingSince, s.LastError, st.Problems, since, why)
+			}
+		}
+		env.Reconnected() // frames may be lost, and it was not away
+		is(time.Time{}, "")
+		began := time.Now()
+		env.Disconnected(errors.New("the server closed the connection"))
+		is(began, "the server closed the connection")
+		time.Sleep(5 * time.Second) // what is sent meanwhile it may have taken: heartbeats are
+		env.Disconnected(errors.New("nobody listens there"))
+		time.Sleep(5 * time.Second)
+		is(began, "nobody listens there")
+		env.Reconnected()
+		is(time.Time{}, "")
 	})
 }
 

@@ -70,6 +70,12 @@ func (b *Broker) begin(hard bool) bool {
 	b.sending = true // what was raised before Enable
 	b.hold = holdBack{}
 	b.space.signal() // whoever waits to raise gives up
+	b.events.Range(func(_, e any) bool {
+		if def := e.(*Event).def.Load(); def != nil {
+			def.event.CompareAndSwap(e.(*Event), nil) // or a variable of a package keeps b
+		}
+		return true
+	})
 	if hard && !b.hardClosed {
 		b.hardClosed = true
 		close(b.hard)

@@ -65,10 +65,8 @@ func (p *parcel) miss(i int) (told []ticket) {
 
 // A soloist decodes for one function and calls it, see [alone].
 type soloist interface {
-	// begin says what the events that follow have in common.
-	begin(event ID, source *Source, sent time.Time)
-	// tell calls the function, or returns why the payload does not decode.
-	tell(ctx context.Context, payload []byte, raiser ID, ordinal uint64) error
+	// tell tells the function of s of what is left of d, until it panics.
+	tell(s *raisedSub, d *delivery)
 	// panicked reports whether tell panicked in the codec, rather than in the function.
 	panicked() (inCodec bool)
 }
@@ -134,7 +132,7 @@ func (s *raisedSub) handle(d *delivery) {
 
 // tell tells the function of what is left of d, until it panics.
 func (s *raisedSub) tell(d *delivery) {
-	b, alone, sent := s.ev.b, d.shared == nil && s.alone != nil, time.UnixMicro(d.clock)
+	alone := d.shared == nil && s.alone != nil
 	defer func() {
 		switch v := recover(); {
 		case v == nil:
@@ -146,22 +144,13 @@ func (s *raisedSub) tell(d *delivery) {
 		}
 	}()
 	if alone {
-		s.alone.begin(s.ev.id, d.source, sent)
+		s.alone.tell(s, d)
+		return
 	}
+	r := Raised[any]{Event: s.ev.id, Source: *d.source, Sent: time.UnixMicro(d.clock)}
 	for d.next < d.end {
-		i := d.next
-		d.next++
-		if i == d.left {
-			s.leave(d)
-		}
-		if s.removed.Load() || b.stopped.Load() {
-			continue
-		}
-		raiser, ordinal := ID(d.events.Raiser(i)), d.ordinal+uint64(i)
-		if alone {
-			if s.alone.tell(b.handlers, d.events.Payload(i), raiser, ordinal) != nil {
-				s.missed(d.miss(i))
-			}
+		i, wanted := s.take(d)
+		if !wanted {
 			continue
 		}
 		param, told, ok := d.decode(i)
@@ -169,8 +158,19 @@ func (s *raisedSub) tell(d *delivery) {
 			s.missed(told)
 			continue
 		}
-		s.fn(b.handlers, Raised[any]{Event: s.ev.id, Raiser: raiser, Parameter: param, Source: *d.source, Ordinal: ordinal, Sent: sent})
+		r.Raiser, r.Parameter, r.Ordinal = d.events.Raiser(i), param, d.ordinal+uint64(i)
+		s.fn(s.ev.b.handlers, r)
 	}
+}
+
+// take takes the next event of d and reports whether the function is to be told of it.
+func (s *raisedSub) take(d *delivery) (i int, wanted bool) {
+	i = d.next
+	d.next++
+	if i == d.left {
+		s.leave(d)
+	}
+	return i, !s.removed.Load() && !s.ev.b.stopped.Load()
 }
 
 // missed waits until OnMissed functions have heard of an event that does not decode, if those that

@@ -186,9 +186,13 @@ func (b *Broker) env(o *outlet) provider.Env {
 	ring := b.keyring.Load()
 	return provider.Env{
 		Site: b.siteID, Sites: ring.ids, Route: b.route, Keys: providerKeys{b},
-		Logger:        b.cfg.Logger.With("component", "carillon/"+o.name, slog.String(keyProvider, o.name)),
-		Deliver:       func(batch provider.Batch) { b.deliver(o, batch) },
-		Reconnected:   func() { poke(b.followWake) }, // the rows' marks tell what was lost
+		Logger:       b.cfg.Logger.With("component", "carillon/"+o.name, slog.String(keyProvider, o.name)),
+		Deliver:      func(batch provider.Batch) { b.deliver(o, batch) },
+		Disconnected: o.disconnected,
+		Reconnected: func() {
+			o.reconnected(b.log)
+			poke(b.followWake) // the rows' marks tell what was lost
+		},
 		ReceiveBuffer: func(bytes int) { b.receiveBuffer(o, bytes) },
 	}
 }
@@ -283,7 +287,7 @@ func (b *Broker) turnouts() (changed bool) {
 			if o.make == nil {
 				o.setState(spent)
 			}
-			o.works()
+			o.clear()
 			b.receiveBuffer(o, 0)
 			b.log.Info("transport closed: the site has moved away from it", keyProvider, o.name, "took", t.took)
 			if t.err != nil {
@@ -296,9 +300,9 @@ func (b *Broker) turnouts() (changed bool) {
 			if o.make == nil {
 				o.setState(spent)
 			}
-			b.log.Warn("transport not started", keyProvider, o.name, keyError, t.err, "retry", o.make != nil)
+			o.tell(b.log, "transport not started", o.make != nil)
 		default:
-			o.works()
+			o.clear()
 			o.setState(subscribed)
 			b.log.Info("transport started", keyProvider, o.name, "took", t.took)
 		}

@@ -111,13 +111,13 @@ func (s *Settings) provider(name string) (provider.Provider, error) {
 		}
 		p, err := tcpbus.New(cfg)
 		if err != nil {
-			return nil, s.wrong("Tcp", "%v", err)
+			return nil, s.place("Tcp", err)
 		}
 		return p, nil
 	case udpName:
 		p, err := udpbus.New(s.udpConfig())
 		if err != nil {
-			return nil, s.wrong("Udp", "%v", err)
+			return nil, s.place("Udp", err)
 		}
 		return p, nil
 	}
@@ -125,7 +125,9 @@ func (s *Settings) provider(name string) (provider.Provider, error) {
 	if !ok {
 		return nil, s.wrong("Provider", "unknown provider %q; %s", clip(name), choose(name, append(builtIn(), slices.Sorted(maps.Keys(s.factories))...)))
 	}
-	p, err := factory(s.Section(name))
+	section := s.Section(name)
+	p, err := factory(section)
+	err = section.Place(err)
 	switch {
 	case isError(err):
 		return nil, err // its keys name the provider
@@ -250,9 +252,29 @@ func (s *Settings) OpenDatabase() (*SiteDatabase, error) {
 
 // wrong returns an error about one key, with the place where it is written.
 func (s *Settings) wrong(path, format string, args ...any) error {
+	folded := ownSection + ":" + fold(path)
+	at, ok := s.at[folded]
+	if !ok {
+		at = s.at[folded+":0"] // of a list, each element has a place
+	}
 	var ps problems
-	ps.add(s.at[ownSection+":"+fold(path)], "Carillon:"+path, format, args...)
+	ps.add(at, "Carillon:"+path, format, args...)
 	return ps.err()
+}
+
+// place says where the setting stands that a provider of this package has refused; section is its own.
+func (s *Settings) place(section string, err error) error {
+	wrong, ok := errors.AsType[*provider.SettingError](err)
+	if !ok {
+		return s.wrong(section, "%v", err)
+	}
+	path := section + ":" + wrong.Setting
+	for _, k := range known() {
+		if fold(k.path) == fold(path) {
+			path = k.path // which has other capitals
+		}
+	}
+	return s.wrong(path, "%v", wrong.Err)
 }
 
 // isError reports whether err is what is wrong in the configuration, and nothing

@@ -314,7 +314,20 @@ func TestConfig_SaysWhatIsWrong(t *testing.T) {
 		},
 		{
 			name: "a provider refuses its settings", text: "{\n\"Carillon\": {\"Application\": \"a\",\n\"Tcp\": {\"MaxFrameBytes\": 2000,\n \"QueueBytes\": 1000}}}", db: memsite.New(nil),
-			want: "configuration: Carillon:Tcp: tcp: QueueBytes 1000: a frame of MaxFrameBytes does not fit",
+			want: "configuration: appsettings.json:4: Carillon:Tcp:QueueBytes: 1000: a frame of MaxFrameBytes does not fit",
+		},
+		{
+			name: "a provider refuses an element of a list", text: "{\n\"Carillon\": {\"Application\": \"a\",\n\"Tcp\": {\"AllowNetworks\": [\"10.0.0.0/8\"]}}}", db: memsite.New(nil),
+			change: func(s *Settings) { s.TCP.AllowNetworks = append(s.TCP.AllowNetworks, netip.Prefix{}) },
+			want:   "configuration: appsettings.json:3: Carillon:Tcp:AllowNetworks: invalid Prefix is not a network",
+		},
+		{
+			name: "a factory's provider refuses a setting that is not written", text: `{"Carillon": {"Application": "a", "Provider": "hen"}}`, db: memsite.New(nil),
+			want: "configuration: Carillon:Hen:House: is missing: want a house",
+		},
+		{
+			name: "a factory's provider refuses what is no setting", text: `{"Carillon": {"Application": "a", "Provider": "hen", "Hen": {"House": "x"}}}`, db: memsite.New(nil),
+			want: `make provider "hen": hen: Egg is broken`,
 		},
 		{
 			name: "a factory fails", text: `{"Carillon": {"Application": "a", "Provider": ["tcp", "broken"]}}`, db: memsite.New(nil),
@@ -333,6 +346,12 @@ func TestConfig_SaysWhatIsWrong(t *testing.T) {
 			s := load(t, tt.text, map[string]Factory{
 				"broken":  func(Section) (provider.Provider, error) { return nil, broken },
 				"nothing": func(Section) (provider.Provider, error) { return nil, nil },
+				"hen": func(s Section) (provider.Provider, error) {
+					if s.Get("House") == "" {
+						return nil, provider.WrongSetting("hen", "HOUSE", "is missing: want a house")
+					}
+					return nil, provider.WrongSetting("hen", "Egg", "is broken")
+				},
 			})
 			if tt.change != nil {
 				tt.change(s)

@@ -20,8 +20,8 @@ import (
 // Broker does that, and closes it.
 //
 // A Factory reads all its keys, and then returns what [Section.Err] returns, if
-// that is an error. Any other error should name the key and say what is wanted,
-// without a value that may be secret.
+// that is an error. Of a [provider.SettingError] is told where the setting stands, see [Section.Place]. Any other
+// error should name the key and say what is wanted, without a value that may be secret.
 type Factory func(section Section) (provider.Provider, error)
 
 // A Section holds the configuration of one of the application's own providers.
@@ -153,6 +153,33 @@ func (s Section) Err() error {
 	defer d.mu.Unlock()
 	ps := problems{sources: slices.Clone(d.sources)}
 	apply(nil, d.asked, d.root(), d.es, nil, &ps)
+	return ps.err()
+}
+
+// Place says where the setting stands that a provider has refused: it returns a [provider.SettingError] whose setting
+// was asked for as an [*Error], with its key and, if it is written, with its file and line. Any other error, and nil, it returns as it
+// is. [Settings.Config] does so with what a [Factory] returns.
+func (s Section) Place(err error) error {
+	wrong, ok := errors.AsType[*provider.SettingError](err)
+	if !ok || isError(err) || s.data == nil {
+		return err
+	}
+	d := s.data()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	i := slices.IndexFunc(d.asked, func(k setting) bool { return fold(k.path) == fold(join(d.name, wrong.Setting)) })
+	if i < 0 {
+		return err
+	}
+	asked := d.asked[i].path // as the factory writes it, below the name of the provider in small letters
+	key, at := "Carillon:"+strings.ToUpper(asked[:1])+asked[1:], origin{}
+	if e, ok := d.es[d.path(wrong.Setting)]; ok {
+		key, at = e.path, e.at
+	} else if e, ok := d.es[d.path(wrong.Setting)+":0"]; ok {
+		at = e.at
+	}
+	var ps problems
+	ps.add(at, key, "%v", wrong.Err)
 	return ps.err()
 }
 

@@ -67,7 +67,7 @@ func quickPlan() plan {
 	return plan{
 		rounds: 3, burst: 800 * time.Millisecond, pacedFor: 800 * time.Millisecond,
 		probes: slices.Concat(
-			withLatency(at(n3, "tcpbus", "nats", "natsbus", "tcpbus-gcm", "nats-packed", "udpbus", "limit-tcp", "udpbus-large", "limit-tcp-hmac-batch", "zmq"),
+			withLatency(at(n3, "tcpbus", "nats", "natsbus", "tcpbus-hmac", "tcpbus-gcm", "nats-packed", "udpbus", "limit-tcp", "udpbus-large", "limit-tcp-hmac-batch", "zmq"),
 				"tcpbus", "nats", "udpbus", "limit-tcp"),
 			at(n8, "tcpbus", "nats"),
 			at(n3large, "tcpbus", "nats"),
@@ -82,7 +82,7 @@ func guardPlan() plan {
 	return plan{
 		rounds: 2, burst: 500 * time.Millisecond, pacedFor: 500 * time.Millisecond,
 		probes: slices.Concat(
-			withLatency(at(n3, "tcpbus", "nats", "tcpbus-gcm", "nats-packed", "udpbus", "limit-tcp", "udpbus-large"),
+			withLatency(at(n3, "tcpbus", "nats", "tcpbus-hmac", "tcpbus-gcm", "nats-packed", "udpbus", "limit-tcp", "udpbus-large"),
 				"tcpbus", "nats", "udpbus", "limit-tcp"),
 			at(n8, "tcpbus", "nats"),
 			at(n3large, "tcpbus", "nats"),
@@ -107,7 +107,7 @@ func fullPlan(rounds int, length time.Duration) plan {
 		withLatency(at(n3, names...), names...),
 		at(cell{1, 128}, names...),
 		at(n8, names...),
-		at(n3large, "tcpbus", "nats", "tcpbus-gcm", "zmq", "udpbus", "redis", "udpbus-large", "nats-packed",
+		at(n3large, "tcpbus", "nats", "tcpbus-hmac", "tcpbus-gcm", "zmq", "udpbus", "redis", "udpbus-large", "nats-packed",
 			"limit-tcp", "limit-tcp-hmac-batch", "limit-tcp-gmac-batch"),
 	)
 	return p

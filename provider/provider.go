@@ -166,6 +166,11 @@ type Env struct {
 	// may deliver concurrently.
 	Deliver func(Batch)
 
+	// Disconnected tells that the transport is away, and why: nothing is sent and nothing arrives until it has called
+	// Reconnected. It may be called again for another reason. Operators see it at once, and not only when something is to be
+	// sent; a Provider that knows no such state never calls it.
+	Disconnected func(why error)
+
 	// Reconnected tells that frames sent to this instance may have been lost
 	// while the transport was away, though it is subscribed again.
 	Reconnected func()

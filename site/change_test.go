@@ -1,6 +1,10 @@
 package site
 
 import (
+	"bytes"
+	"crypto/fips140"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -114,8 +118,25 @@ func TestCheckChange_BothSidesOfEachRule(t *testing.T) {
 	}
 }
 
+func TestDefaultSuite_IsApprovedWhereThatIsAsked(t *testing.T) {
+	if fips140.Enabled() {
+		if s := DefaultSuite(); s != SuiteHMACSHA256 {
+			t.Errorf("in FIPS 140-3 mode: %v", s)
+		}
+		return
+	}
+	if s := DefaultSuite(); s != SuiteGHASHHMAC {
+		t.Errorf("%v", s)
+	}
+	again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	again.Env = append(os.Environ(), "GODEBUG=fips140=on")
+	if out, err := again.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())) {
+		t.Errorf("in FIPS 140-3 mode: %v\n%s", err, out)
+	}
+}
+
 func TestSuite_HasANameThatIsUnderstood(t *testing.T) {
-	for _, s := range []Suite{SuiteHMACSHA256, SuiteAES256GCM} {
+	for _, s := range []Suite{SuiteHMACSHA256, SuiteAES256GCM, SuiteGHASHHMAC} {
 		if got, err := ParseSuite(s.String()); got != s || err != nil {
 			t.Errorf("ParseSuite(%q) = %v, %v", s, got, err)
 		}

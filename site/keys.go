@@ -1,6 +1,7 @@
 package site
 
 import (
+	"crypto/fips140"
 	"fmt"
 	"slices"
 	"time"
@@ -24,7 +25,16 @@ func (s KeyState) Verifies() bool { return s == KeyPending || s == KeyActive || 
 // Ended reports whether a key in this state is of no more use, for ever.
 func (s KeyState) Ended() bool { return s == KeyRevoked || s == KeyCompromised }
 
-var suites = [...]string{SuiteHMACSHA256: "hmac-sha-256", SuiteAES256GCM: "aes-256-gcm"}
+var suites = [...]string{SuiteHMACSHA256: "hmac-sha-256", SuiteAES256GCM: "aes-256-gcm", SuiteGHASHHMAC: "ghash-hmac-sha-256"}
+
+// DefaultSuite returns the suite of a new site's key: [SuiteGHASHHMAC], or [SuiteHMACSHA256]
+// in a program in FIPS 140-3 mode, because GHASH is approved as a part of GCM only.
+func DefaultSuite() Suite {
+	if fips140.Enabled() {
+		return SuiteHMACSHA256
+	}
+	return SuiteGHASHHMAC
+}
 
 // String returns the name of the suite, as in "aes-256-gcm".
 func (s Suite) String() string {
@@ -37,16 +47,14 @@ func (s Suite) String() string {
 // Encrypts reports whether frames under the suite hide what they say.
 func (s Suite) Encrypts() bool { return s == SuiteAES256GCM }
 
-func (s Suite) known() bool { return s > 0 && int(s) < len(suites) }
+func (s Suite) known() bool { return int(s) < len(suites) && suites[s] != "" }
 
 // ParseSuite returns the suite with this name.
 func ParseSuite(name string) (Suite, error) {
-	for s := Suite(1); s.known(); s++ {
-		if s.String() == name {
-			return s, nil
-		}
+	if s := slices.Index(suites[:], name); s > 0 && name != "" {
+		return Suite(s), nil
 	}
-	return 0, fmt.Errorf("site: there is no suite %q; choose %s or %s", name, SuiteHMACSHA256, SuiteAES256GCM)
+	return 0, fmt.Errorf("site: there is no suite %q; choose %s, %s or %s", name, SuiteGHASHHMAC, SuiteHMACSHA256, SuiteAES256GCM)
 }
 
 // Active returns the key that signs. The zero Key says that there is none.

@@ -6,11 +6,11 @@ import "crypto/rand"
 const firstWireVersion = 1
 
 // NewSite makes a site that no database knows yet: a random ID and one active
-// key with a random secret, suite [SuiteHMACSHA256], generation 1 and the
+// key with a random secret, suite [DefaultSuite], generation 1 and the
 // lowest floors. It is what [Database.EnsureSite] stores when the name is new, with
 // a generation of its own.
 func NewSite(name string) Site {
-	key := NewKey(1, SuiteHMACSHA256)
+	key := NewKey(1, DefaultSuite())
 	key.State = KeyActive
 	return Site{
 		ID:         NewID(),

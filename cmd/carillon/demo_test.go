@@ -214,6 +214,48 @@ func TestDemo_CutNetworkIsRepaired(t *testing.T) {
 	}
 }
 
+// Each instance says that the message broker is away, for as long as it is.
+func TestDemo_TellsThatTheMessageBrokerIsAway(t *testing.T) {
+	redis := startRedis(t)
+	t.Setenv("Carillon__Redis__Url", redis.url)
+	d := startDemo(t, 3, "--provider", "redis")
+	entries := d.feed()
+	all := func(ok func(in dashboard.Instance) bool) func() bool {
+		return func() bool {
+			return !slices.ContainsFunc(d.instances(), func(in dashboard.Instance) bool { return !ok(in) })
+		}
+	}
+	told := func(kind, event string) func() bool {
+		return func() bool {
+			by := map[int]int{}
+			for _, e := range entries() {
+				if e.Kind == kind && e.Event == event {
+					by[e.Instance]++
+				}
+			}
+			return by[1] == 1 && by[2] == 1 && by[3] == 1
+		}
+	}
+	d.get(1, "/roles")
+	if in := d.instances()[0]; in.Counters.Outage != (cms.Outage{}) {
+		t.Errorf("an outage where there is none: %+v", in)
+	}
+
+	before := time.Now()
+	redis.kill()
+	eventually(t, patience, "all say that it is away", all(func(in dashboard.Instance) bool {
+		o := in.Counters.Outage
+		return o.Provider == "redis" && o.Since > before.UnixMicro() && strings.Contains(o.Reason, "nobody listens there; start the server")
+	}))
+	eventually(t, patience, "the feed tells of each that it is away", told("away", "redis is away"))
+	d.post(2, "/edit/roles", "title", "Roles", "body", "Written in the outage.")
+
+	redis.start()
+	eventually(t, patience, "all say that it is back", all(func(in dashboard.Instance) bool { return in.Counters.Outage == cms.Outage{} }))
+	eventually(t, patience, "the feed tells of each that it is back", told("note", "redis is back"))
+	eventually(t, patience, "what was written meanwhile is on 1", func() bool { return strings.Contains(d.get(1, "/roles").body, "Written in the outage.") })
+}
+
 func TestDemo_KilledInstanceComesBackInStep(t *testing.T) {
 	d := startDemo(t, 2)
 	d.get(1, "/roles")
@@ -510,8 +552,7 @@ func TestCommands_SayWhatIsWrong(t *testing.T) {
 		{"demo -port 18090", exitUsage, "did you mean --port?"},
 		{"demo --port -1", exitUsage, "the first of 3 ports, 1 to 65533"},
 		{"demo --unknown", exitUsage, " demo --help\n"},
-		{"demo --provider redis", exitUsage, "Carillon:Redis: redis: URL is missing"},
-		{"demo --provider redis", exitUsage, "section Carillon:Redis: redis: URL is missing"},
+		{"demo --provider redis", exitUsage, "carillon: configuration: Carillon:Redis:Url: is missing: want redis://"},
 		{"help", exitOK, ""},
 		{"help raise", exitOK, ""},
 		{"members --database pgx:postgres://u:hush@127.0.0.1:1/db --site s --timeout 5s", exitDatabase, "cannot be used"},

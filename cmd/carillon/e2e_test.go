@@ -325,6 +325,36 @@ func TestBrowser_Dashboard(t *testing.T) {
 	eventually(t, patience, "instance 1 is back", func() bool { return status(1) == "in step with 1 other" })
 }
 
+// The dashboard says of each instance that the message broker is away, and stops saying so.
+func TestBrowser_ShowsThatTheMessageBrokerIsAway(t *testing.T) {
+	redis := startRedis(t)
+	t.Setenv("Carillon__Redis__Url", redis.url)
+	b := newBrowser(t)
+	d := startDemo(t, 2, "--provider", "redis")
+	b.do("open the dashboard", chromedp.Navigate(d.url(0, "/")))
+	// seen returns the texts that a person sees of these, of both instances.
+	seen := func(what string) string {
+		return eval[string](b, fmt.Sprintf(`[...document.querySelectorAll("[data-is=%s]")].filter((e) => e.checkVisibility()).map((e) => e.textContent).join("\n")`, what))
+	}
+	const inStep = "in step with 1 other\nin step with 1 other"
+	eventually(t, patience, "both are in step", func() bool { return seen("status") == inStep && seen("away") == "" })
+
+	redis.kill()
+	eventually(t, patience, "both say that it is away", func() bool {
+		return seen("status") == "redis is away\nredis is away" && strings.Count(seen("away"), "nobody listens there; start the server") == 2
+	})
+	if low := eval[string](b, lowContrast); low != "" {
+		t.Errorf("hard to read: %s", low)
+	}
+
+	redis.start()
+	eventually(t, patience, "both are in step again", func() bool { return seen("status") == inStep && seen("away") == "" })
+	eventually(t, patience, "the feed tells both", func() bool {
+		text := eval[string](b, `document.getElementById("feed").innerText`) // what is hidden is not in it
+		return strings.Count(text, "redis is away") == 2 && strings.Count(text, "redis is back") == 2
+	})
+}
+
 // Nothing is wider than a phone, in light and dark, and nothing is written in a
 // colour that one cannot read.
 func TestBrowser_FitsAPhone(t *testing.T) {

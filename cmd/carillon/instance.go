@@ -181,7 +181,7 @@ func fromSettings(name string) (provider.Provider, error) {
 	return make(s.Section(name))
 }
 
-// watch tells the parent what is counted and dropped, until ctx ends.
+// watch tells the parent what is counted and dropped, and how the provider is, until ctx ends.
 func watch(ctx context.Context, in *cms.Instance, member *fleet.Member) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
@@ -193,6 +193,7 @@ func watch(ctx context.Context, in *cms.Instance, member *fleet.Member) {
 		case <-tick.C:
 		}
 		in.WatchDrops()
+		in.WatchProvider()
 		member.SumUp()
 		if c := in.Counters(); c != last {
 			last = c

@@ -40,15 +40,17 @@ type providerInfo struct {
 	Back       bool          `json:"back,omitempty"` // it gives up another one
 	Until      *time.Time    `json:"until,omitempty"`
 	Members    []memberUsage `json:"members"`
+	Others     []memberUsage `json:"others,omitempty"`  // instances of other sites that a move waits for, as they may hear this one
 	Problem    string        `json:"problem,omitempty"` // why it is not known what they use
 }
 
 // A memberUsage is what one instance has to carry events. With JSON, its fields are stable.
 type memberUsage struct {
 	memberInfo
-	Providers  []string `json:"providers"`  // in use and standing by
-	Configured []string `json:"configured"` // used where nothing was moved
-	InStep     bool     `json:"in_step"`    // it does as the site says
+	Providers  []string `json:"providers"`     // in use and standing by
+	Configured []string `json:"configured"`    // used where nothing was moved
+	InStep     bool     `json:"in_step"`       // it does as the site says
+	Why        string   `json:"why,omitempty"` // it is not in step, in words
 }
 
 func describeUsage(v transports.View) providerInfo {
@@ -66,11 +68,18 @@ func describeUsage(v transports.View) providerInfo {
 		}
 	}
 	for _, m := range v.Members {
-		if m.Site == v.Site.ID {
-			info.Members = append(info.Members, memberUsage{describe(m), m.Providers, m.Uses, m.Carries >= v.Site.Transports.Changed})
+		why := transports.Why(v, m)
+		usage := memberUsage{describe(m), m.Providers, m.Uses, why == "", why}
+		switch {
+		case m.Site == v.Site.ID:
+			info.Members = append(info.Members, usage)
+		case why != "":
+			info.Others = append(info.Others, usage)
 		}
 	}
-	slices.SortStableFunc(info.Members, func(a, b memberUsage) int { return a.Joined.Compare(b.Joined) })
+	for _, list := range [][]memberUsage{info.Members, info.Others} {
+		slices.SortStableFunc(list, func(a, b memberUsage) int { return a.Joined.Compare(b.Joined) })
+	}
 	return info
 }
 
@@ -91,7 +100,7 @@ func (c *providerListCmd) Run(ctx context.Context, std streams) error {
 	if c.JSON {
 		return printJSON(std.out, info)
 	}
-	return c.table(std.out, info)
+	return c.table(std.out, info, v.Now)
 }
 
 // view reads what a move goes by.
@@ -130,7 +139,7 @@ func (o *operated) knows(ctx context.Context, wanted []string) error {
 	return nil
 }
 
-func (c *providerListCmd) table(w io.Writer, info providerInfo) error {
+func (c *providerListCmd) table(w io.Writer, info providerInfo, now time.Time) error {
 	switch {
 	case info.Problem != "":
 		fmt.Fprintf(w, "site %q: %s\n", info.Site, info.Problem)
@@ -145,6 +154,14 @@ func (c *providerListCmd) table(w io.Writer, info providerInfo) error {
 	default:
 		fmt.Fprintf(w, "site %q: %s, to which it was moved\n", info.Site, names(info.Send))
 	}
+	if info.Until != nil {
+		old := slices.DeleteFunc(slices.Clone(info.Receive), func(name string) bool { return slices.Contains(info.To, name) })
+		if info.Until.After(now) {
+			fmt.Fprintf(w, "%s stays open until %s, in %s\n", names(old), info.Until.Format("15:04:05 UTC"), info.Until.Sub(now).Round(time.Second))
+		} else {
+			fmt.Fprintf(w, "%s can be closed since %s; to carry on: %s provider migrate\n", names(old), info.Until.Format("15:04:05 UTC"), invocation())
+		}
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "STATE\tAPPLICATION\tSERVER\tCAN USE\tIN STEP")
 	for _, m := range info.Members {
@@ -154,7 +171,21 @@ func (c *providerListCmd) table(w io.Writer, info providerInfo) error {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", m.State, m.Application, m.Server, names(m.Providers), step)
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	// Not in the table, which they would make too wide.
+	for _, list := range []struct {
+		of   string
+		rows []memberUsage
+	}{{"", info.Members}, {", of another site,", info.Others}} {
+		for _, m := range list.rows {
+			if m.Why != "" {
+				fmt.Fprintf(w, "%s on %s (%s)%s %s\n", m.Application, m.Server, m.Stream, list.of, m.Why)
+			}
+		}
+	}
+	return nil
 }
 
 func names(list []string) string {

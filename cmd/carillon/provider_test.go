@@ -60,8 +60,14 @@ func (s *natsServer) stop() {
 	s.WaitForShutdown()
 }
 
-// startRedis starts a redis-server that ends with the test, and returns its URL.
-func startRedis(t *testing.T) string {
+// A redisServer is a redis-server, which ends with the test.
+type redisServer struct {
+	t                          *testing.T
+	path, folder, address, url string
+	cmd                        *exec.Cmd
+}
+
+func startRedis(t *testing.T) *redisServer {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
@@ -71,30 +77,39 @@ func startRedis(t *testing.T) string {
 		t.Skipf("%v; install the Debian package redis-server", err)
 	}
 	address := providertest.NewAddress(t)
-	host, port, _ := net.SplitHostPort(address)
-	cmd := exec.Command(path, "--bind", host, "--port", port, "--dir", t.TempDir(), "--save", "", "--appendonly", "no", "--daemonize", "no")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	s := &redisServer{t: t, path: path, folder: t.TempDir(), address: address, url: "redis://" + address}
+	s.start()
+	t.Cleanup(s.kill)
+	return s
+}
+
+// start starts it, at the address that it had before.
+func (s *redisServer) start() {
+	s.t.Helper()
+	host, port, _ := net.SplitHostPort(s.address)
+	s.cmd = exec.Command(s.path, "--bind", host, "--port", port, "--dir", s.folder, "--save", "", "--appendonly", "no", "--daemonize", "no")
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	eventually(t, patience, "redis-server answers", func() bool {
-		c, err := net.Dial("tcp", address)
+	eventually(s.t, patience, "redis-server answers", func() bool {
+		c, err := net.Dial("tcp", s.address)
 		if err == nil {
 			c.Close()
 		}
 		return err == nil
 	})
-	return "redis://" + address
+}
+
+func (s *redisServer) kill() {
+	s.cmd.Process.Kill() // it may have been killed before
+	s.cmd.Wait()
 }
 
 // newMovable returns a site of peers on UDP that can be moved to NATS and Redis.
 func newMovable(t *testing.T) *peers {
 	t.Helper()
 	ps := newPeers(t, "udp")
-	ps.config.Redis, ps.config.NATS = startRedis(t), startNATS(t).ClientURL()
+	ps.config.Redis, ps.config.NATS = startRedis(t).url, startNATS(t).ClientURL()
 	ps.config.MissedAfter = 10 * time.Second  // what instances have that nobody has configured otherwise
 	ps.config.Every = 2500 * time.Microsecond // of three: more than a thousand a second
 	return ps
@@ -252,6 +267,7 @@ func TestProviderAbort_GoesBack(t *testing.T) { // G10
 			t.Errorf("%s sends on %v and hears %v; want to send on nats alone, and to hear both", p.name, r.Uses, r.Hears)
 		}
 	}
+	b.must(words("provider list"), "udp stays open until ", ", in 9m")
 	b.must(words("provider abort --overlap 2s"), "have every instance send on udp alone", "have every instance close nats", "done: udp in use")
 	wantUses(t, "udp", all...)
 	for _, p := range all {
@@ -310,7 +326,68 @@ func TestProviderMigrate_StopsAtADeadProcess(t *testing.T) { // G10
 	b := &bench{t: t, file: ps.file}
 	lapse(t, ps.file, "two")
 	b.fails(exitTimeout, words("provider migrate nats --patience 2s"), "no sign of life from two on", "lapsed", "--force", "members")
+	b.must(words("provider list"), "two on ", " has not answered since ")
 	b.must(words("provider abort --force --patience 1s"), "going on without 1 instance", "done: udp in use")
+}
+
+func TestProviderList_SaysWhyAnInstanceIsNotInStep(t *testing.T) {
+	b := newBench(t, "shop", "other")
+	db := b.open()
+	join := func(server, of string, has ...string) {
+		t.Helper()
+		epoch, err := db.NextEpoch(t.Context())
+		if err == nil {
+			err = db.Join(t.Context(), site.Member{
+				Site: b.site(of).ID, Stream: site.NewStreamID(epoch, 1), Application: "app", Server: server, Role: site.RolePublish, Providers: has, Uses: has[:min(1, len(has))],
+			}, time.Minute)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	join("web1", "shop", "nats", "tcp")
+	if out := b.must(words("provider list --site shop"), "live", "yes"); strings.Contains(out, " on web1") {
+		t.Errorf("somebody is said not to be in step:\n%s", out)
+	}
+	b.fails(exitTimeout, words("provider migrate nats tcp --site shop --wait 1s"), "web1")
+	join("web2", "shop")
+	join("web3", "shop", "tcp")
+	join("web4", "other", "nats", "tcp")
+	out := b.must(words("provider list --site shop"), "app on web1 (", ") has not read the last change yet; it last wrote ")
+	for server, why := range map[string]string{
+		"web2": ") runs a program that is too old to be moved: update it\n",
+		"web3": ") is not configured for nats: have it stand by there, and restart it\n",
+		"web4": "), of another site, has not read the last change yet",
+	} {
+		if _, line, ok := strings.Cut(out, "app on "+server+" ("); !ok || !strings.Contains(line[:strings.Index(line, "\n")+1], why) {
+			t.Errorf("%s is not said to be %q:\n%s", server, why, out)
+		}
+	}
+	var info providerInfo
+	if err := json.Unmarshal([]byte(b.must(words("provider list --site shop --json"))), &info); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range append(info.Members, info.Others...) {
+		if m.InStep || m.Why == "" {
+			t.Errorf("with --json: %+v; want it out of step, and why", m)
+		}
+	}
+	if len(info.Members) != 3 || len(info.Others) != 1 {
+		t.Errorf("%d instances and %d of other sites, want 3 and 1", len(info.Members), len(info.Others))
+	}
+}
+
+// What was to stay open until a time that has passed is not said to stay open.
+func TestProviderList_SaysThatTheOldTransportCanBeClosed(t *testing.T) {
+	var out strings.Builder
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	info := providerInfo{Moving: true, From: []string{"udp"}, To: []string{"nats"}, Receive: []string{"nats", "udp"}, Send: []string{"nats"}, Until: new(now.Add(-time.Second))}
+	if err := new(providerListCmd).table(&out, info, now); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "udp can be closed since 11:59:59 UTC; to carry on: ") || strings.Contains(out.String(), "until") {
+		t.Error(out.String())
+	}
 }
 
 // A move goes on where the process that drove it was killed.
@@ -355,7 +432,7 @@ func TestRaiseAndListen_SayThatTheSiteWasMoved(t *testing.T) {
 	b := newBench(t, "shop")
 	b.must(words("provider migrate redis"), "done: redis in use")
 	for _, args := range []string{"raise 6f1d2c3b-4a59-4687-b1c2-d3e4f5061728", "raise 6f1d2c3b-4a59-4687-b1c2-d3e4f5061728 --provider udp", "listen"} {
-		b.fails(exitUsage, words(args), "the site was moved to redis: ", "Carillon:Redis: ", "URL is missing")
+		b.fails(exitUsage, words(args), "the site was moved to redis: ", "Carillon:Redis:Url: is missing")
 	}
 }
 

@@ -139,7 +139,7 @@ func (c *secretListCmd) Run(ctx context.Context, std streams) error {
 
 type secretRotateCmd struct {
 	siteFlags
-	Suite    string        `placeholder:"NAME" help:"Suite of the new key: hmac-sha-256, or aes-256-gcm which also encrypts (default: that of the active key)."`
+	Suite    string        `placeholder:"NAME" help:"Suite of the new key: ghash-hmac-sha-256, hmac-sha-256, or aes-256-gcm which also encrypts (default: that of the active key)."`
 	Overlap  time.Duration `default:"90s" help:"How long the old key verifies after the last instance has signed with the new one. Where a message broker keeps events for longer, as long as that."`
 	Patience time.Duration `default:"60s" help:"How long an instance may be lapsed before the rotation stops, or with --force goes on without it."`
 	Force    bool          `help:"Go on without instances whose lease has lapsed. What they send afterwards is refused, if they are alive after all."`

@@ -209,7 +209,7 @@ func TestSecretRotate_StopsAtADeadProcess(t *testing.T) {
 func TestSecretRotate_TellsTheStepsAndDoesNothing(t *testing.T) {
 	b := newBench(t, "shop")
 	before := b.site("shop")
-	b.must(words("secret rotate --dry-run"), "store key 2 (hmac-sha-256) as pending", "make key 2 active; key 1 retires", "let key 1 verify until", "revoke key 1", "done")
+	b.must(words("secret rotate --dry-run"), "store key 2 (ghash-hmac-sha-256) as pending", "make key 2 active; key 1 retires", "let key 1 verify until", "revoke key 1", "done")
 	out := b.must(words("secret rotate --dry-run --json --suite aes-256-gcm"))
 	var steps []string
 	for lines := bufio.NewScanner(strings.NewReader(out)); lines.Scan(); {
@@ -242,7 +242,7 @@ func TestSecretList_ShowsNoSecret(t *testing.T) {
 	b := newBench(t, "shop", "blog")
 	b.must(words("secret rotate --site shop --overlap 1ms"))
 	s := b.site("shop")
-	out := b.must(words("secret list --site shop"), s.ID.String(), "1    revoked", "2    active   hmac-sha-256")
+	out := b.must(words("secret list --site shop"), s.ID.String(), "1    revoked", "2    active   ghash-hmac-sha-256")
 	out += b.must(words("secret list --site shop --json"))
 	out += b.must(words("site list"), "shop", "blog") + b.must(words("site list --json"))
 	secret := s.Keys[1].Secret.Reveal()

@@ -69,6 +69,7 @@ type Instance struct {
 	cutIn, cutOut uint64     // frames that had vanished before the last cut
 
 	dropped map[carillon.DropReason]uint64 // as WatchDrops knows them
+	outage  Outage                         // as WatchProvider knows it
 }
 
 // eventCount counts what an instance tells of.
@@ -210,11 +211,13 @@ func (in *Instance) Counters() Counters {
 		i, o := in.cable.Lost()
 		c.Dropped = i + o
 	}
-	for reason, n := range in.broker.Stats().Drops {
+	stats := in.broker.Stats()
+	for reason, n := range stats.Drops {
 		if !normalDrop(reason) {
 			c.Dropped += n
 		}
 	}
+	c.Outage = outage(stats)
 	for _, m := range in.broker.Members() {
 		// One that was killed has a lease for a while yet; on a screen it should be
 		// gone as soon as its heartbeats are.

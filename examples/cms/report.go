@@ -10,6 +10,7 @@ const (
 	KindReceived Kind = "received" // it received one of another instance
 	KindMissed   Kind = "missed"   // it knows of events that it will never receive
 	KindDropped  Kind = "dropped"  // it refused frames
+	KindAway     Kind = "away"     // its provider carries nothing any more
 	KindNote     Kind = "note"     // anything else that a person watching wants to know
 )
 
@@ -25,7 +26,7 @@ type Report struct {
 	Revision int64  `json:"revision,omitempty"` // of the page, if the event tells
 	From     string `json:"from,omitempty"`     // who raised what was received or missed
 	Count    uint64 `json:"count,omitempty"`    // of events missed or frames dropped
-	Reason   string `json:"reason,omitempty"`   // of a miss or a drop
+	Reason   string `json:"reason,omitempty"`   // of a miss or a drop, or why the provider carries nothing
 }
 
 // String returns r as one line of JSON.
@@ -47,4 +48,12 @@ type Counters struct {
 	Misses   uint64 `json:"misses"`
 	Peers    int    `json:"peers"` // other live instances that it knows
 	Status   string `json:"status"`
+	Outage   Outage `json:"outage"`
+}
+
+// An Outage is that an instance's provider carries nothing. The zero Outage is that it does.
+type Outage struct {
+	Since    int64  `json:"since,omitempty"`    // Unix microseconds
+	Provider string `json:"provider,omitempty"` // its name
+	Reason   string `json:"reason,omitempty"`   // as the provider last said
 }

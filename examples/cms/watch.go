@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/carillon-go/carillon"
@@ -133,5 +134,28 @@ func (in *Instance) WatchDrops() {
 			in.dropped[reason] = n
 			in.cfg.Report(Report{At: time.Now().UnixMicro(), Kind: KindDropped, Count: more, Reason: reason.String()})
 		}
+	}
+}
+
+// outage returns what is wrong with the provider.
+func outage(s carillon.Stats) Outage {
+	for _, p := range s.Providers {
+		if !p.FailingSince.IsZero() {
+			return Outage{p.FailingSince.UnixMicro(), p.Name, strings.TrimPrefix(p.LastError, p.Name+": ")}
+		}
+	}
+	return Outage{}
+}
+
+// WatchProvider reports that the provider carries nothing any more, or that it does again, if that has
+// changed since it was called last. Call it now and then, not concurrently.
+func (in *Instance) WatchProvider() {
+	was, is := in.outage, outage(in.broker.Stats())
+	in.outage = is
+	switch now := time.Now(); {
+	case was.Since == 0 && is.Since != 0:
+		in.cfg.Report(Report{At: is.Since, Kind: KindAway, Event: is.Provider + " is away", Reason: is.Reason})
+	case was.Since != 0 && is.Since == 0:
+		in.note(was.Provider+" is back", fmt.Sprintf("after %v", now.Sub(time.UnixMicro(was.Since)).Round(100*time.Millisecond)))
 	}
 }

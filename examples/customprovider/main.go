@@ -33,13 +33,17 @@ func main() {
 }
 
 // own are the providers of this program by the name that selects them. Each reads its own section of the
-// settings: Carillon:Unix, for this one.
+// settings: Carillon:Unix, for this one. Of what is wrong in it the error says where it stands.
 var own = map[string]appsettings.Factory{
 	"unix": func(s appsettings.Section) (provider.Provider, error) {
-		if s.Get("Folder") == "" {
-			return nil, fmt.Errorf("Carillon:Unix:Folder is not set; name the folder of the sockets, the same for all processes")
+		folder := s.Get("Folder")
+		if err := s.Err(); err != nil { // values of another type, keys that were not asked for
+			return nil, err
 		}
-		return newSocketBus(s.Get("Folder")), nil
+		if folder == "" {
+			return nil, provider.WrongSetting("unix", "Folder", "is missing: name the folder of the sockets, the same for all processes")
+		}
+		return newSocketBus(folder), nil
 	},
 }
 

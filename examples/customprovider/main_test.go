@@ -75,3 +75,20 @@ func TestRun_ChosenByNameFromTheSettings(t *testing.T) {
 		t.Errorf("left in the folder: %v, %v", left, err)
 	}
 }
+
+func TestRun_SaysWhatIsWrongInItsSection(t *testing.T) {
+	for _, tt := range []struct{ section, want string }{
+		{`{}`, "Carillon:Unix:Folder: is missing: name the folder"},
+		{`{"Folder": ["sockets"]}`, "appsettings.json:2: Carillon:Unix:Folder: want a single value"},
+		{`{"Folder": "sockets", "Foldr": "x"}`, "appsettings.json:2: Carillon:Unix:Foldr: unknown key"},
+	} {
+		t.Chdir(t.TempDir())
+		text := "{\"Carillon\": { \"Application\": \"a\", \"Provider\": \"unix\", \"Database\": { \"Driver\": \"sqlite\", \"Dsn\": \"a.db\" },\n\"Unix\": " + tt.section + "}}"
+		if err := os.WriteFile("appsettings.json", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := run(t.Context(), strings.NewReader(""), io.Discard); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("with %s: %v, want %s", tt.section, err, tt.want)
+		}
+	}
+}

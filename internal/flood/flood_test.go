@@ -193,8 +193,8 @@ func (g *gang) open(transport func(*meter) (provider.Provider, error)) {
 	}
 	g.site = site.NewSite("flood")
 	g.site.Keys = []site.Key{
-		{ID: 1, State: site.KeyRevoked, Suite: site.SuiteHMACSHA256, Version: wire.Version},
-		{ID: 2, State: site.KeyActive, Suite: site.SuiteHMACSHA256, Version: wire.Version, Secret: secret},
+		{ID: 1, State: site.KeyRevoked, Suite: site.SuiteGHASHHMAC, Version: wire.Version},
+		{ID: 2, State: site.KeyActive, Suite: site.SuiteGHASHHMAC, Version: wire.Version, Secret: secret},
 	}
 	g.db = memsite.New(nil)
 	g.db.PutSite(g.site)

@@ -246,7 +246,7 @@ func (f *forger) oldSealer(stream site.StreamID) *seal.Sealer {
 		if err != nil {
 			return nil
 		}
-		key := site.Key{ID: f.OldKey, State: site.KeyActive, Suite: site.SuiteHMACSHA256, Version: wire.Version, Secret: secret}
+		key := site.Key{ID: f.OldKey, State: site.KeyActive, Suite: site.SuiteGHASHHMAC, Version: wire.Version, Secret: secret}
 		f.sealer, _ = seal.NewSealer(key, f.Site, stream)
 	}
 	return f.sealer
@@ -303,7 +303,7 @@ func (f *forger) connectTCP() (func([][]byte) (int, error), *atomic.Uint64, erro
 	}
 	o := seal.NewOpener()
 	o.SetKeys([]site.Site{{ID: f.Site, Floors: site.Floors{Version: wire.Version}, Keys: []site.Key{
-		{ID: f.Key, State: site.KeyActive, Suite: site.SuiteHMACSHA256, Version: wire.Version, Secret: secret},
+		{ID: f.Key, State: site.KeyActive, Suite: site.SuiteGHASHHMAC, Version: wire.Version, Secret: secret},
 	}}})
 	p, err := tcpbus.New(tcpbus.Config{Listen: "127.0.0.1:0", Endpoints: []string{f.Endpoint}, QueueBytes: 4 << 20})
 	if err != nil {

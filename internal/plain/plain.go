@@ -13,6 +13,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"slices"
 	"strconv"
 )
 
@@ -139,8 +140,8 @@ func find(sites []Site, site [16]byte, id uint32) *Key {
 			}
 			hold(k.State == "pending" || k.State == "active" || k.State == "retiring", "revoked")
 			hold(k.Version >= s.LowestVersion, "floor")
-			hold(!s.EncryptionRequired || k.Suite != 1, "floor")
-			hold(k.Version == 1 && (k.Suite == 1 || k.Suite == 2), "unsupported")
+			hold(!s.EncryptionRequired || k.Suite == 2, "floor")
+			hold(k.Version == 1 && (k.Suite == 1 || k.Suite == 2 || k.Suite == 4), "unsupported")
 			return &k
 		}
 		hold(false, "key")
@@ -174,16 +175,31 @@ func mac(key []byte, parts ...[]byte) []byte {
 // unseal returns the body in the clear.
 func unseal(k *Key, site, stream [16]byte, number uint64, frame []byte) []byte {
 	_, key := Derive(k, site, "frame", stream[:])
-	if k.Suite == 1 {
+	if k.Suite != 2 {
 		end := len(frame) - hmacTrailer
 		hold(end >= headerSize, "tag")
-		hold(hmac.Equal(mac(key, []byte("carillon frame v1\x00"), frame[:end]), frame[end:]), "tag")
+		covered := frame[:end]
+		if k.Suite == 4 {
+			covered = slices.Concat(frame[:headerSize], hash(key, frame[headerSize:end]))
+		}
+		hold(hmac.Equal(mac(key, []byte("carillon frame v1\x00"), covered), frame[end:]), "tag")
 		return frame[headerSize:end]
 	}
 	end := len(frame) - gcmTrailer
 	hold(end >= headerSize, "tag")
 	nonce := binary.BigEndian.AppendUint64(nil, number)[2:]
 	nonce = append(nonce, frame[end+gcmTag:]...)
+	body, err := newGCM(key).Open(nil, nonce, frame[headerSize:end+gcmTag], frame[:headerSize])
+	hold(err == nil, "tag")
+	return body
+}
+
+// hash returns the hash of a body under suite 4.
+func hash(key, body []byte) []byte {
+	return newGCM(mac(key, []byte("carillon ghash v1\x00"))).Seal(nil, make([]byte, 12), nil, body)
+}
+
+func newGCM(key []byte) cipher.AEAD {
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		panic(err)
@@ -192,9 +208,7 @@ func unseal(k *Key, site, stream [16]byte, number uint64, frame []byte) []byte {
 	if err != nil {
 		panic(err)
 	}
-	body, err := gcm.Open(nil, nonce, frame[headerSize:end+gcmTag], frame[:headerSize])
-	hold(err == nil, "tag")
-	return body
+	return gcm
 }
 
 // Prove returns the proof of a transcript under the key named.

@@ -39,13 +39,13 @@ func TestHotPaths_AllocateNothing(t *testing.T) {
 	})
 }
 
-// benchmarks runs f for both suites and for frames of one event and of as many
+// benchmarks runs f for each suite and for frames of one event and of as many
 // as 32 KiB hold.
 func benchmarks(b *testing.B, f func(b *testing.B, s *Sealer, o *Opener, key site.Key, frame []byte)) {
 	for _, suite := range []struct {
 		name string
 		id   site.Suite
-	}{{"hmac", site.SuiteHMACSHA256}, {"gcm", site.SuiteAES256GCM}} {
+	}{{"ghash", site.SuiteGHASHHMAC}, {"hmac", site.SuiteHMACSHA256}, {"gcm", site.SuiteAES256GCM}} {
 		for _, size := range []struct {
 			name            string
 			payload, events int

@@ -6,7 +6,7 @@ import (
 	"github.com/carillon-go/carillon/site"
 )
 
-// cacheHalf is half of how many derived keys an Opener remembers, for about 1 KiB each.
+// cacheHalf is half of how many derived keys an Opener remembers, for about 2 KiB each.
 const cacheHalf = 2048
 
 // keyOf is a stream under a key.

@@ -31,13 +31,18 @@ type gcmKey struct {
 }
 
 func newGCMKey(key []byte) *gcmKey {
+	g := &gcmKey{aead: newGCM(key)}
+	g.nonces.create = func() *[nonceLen]byte { return new([nonceLen]byte) }
+	return g
+}
+
+// newGCM returns AES-256-GCM with a key of [keyLen] bytes.
+func newGCM(key []byte) cipher.AEAD {
 	block, err := aes.NewCipher(key)
 	if err == nil {
 		var aead cipher.AEAD
 		if aead, err = cipher.NewGCM(block); err == nil {
-			g := &gcmKey{aead: aead}
-			g.nonces.create = func() *[nonceLen]byte { return new([nonceLen]byte) }
-			return g
+			return aead
 		}
 	}
 	panic("seal: " + err.Error()) // only for a wrong key length

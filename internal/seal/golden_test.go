@@ -44,6 +44,12 @@ var golden = []goldenKey{
 		proofKey: "6b7069a4ec52fd7cdd4934ba03b6a468eb08f9a887015f73ec786893452a06f4",
 		proof:    "ba821b0bd0a278ec0b95907c512ca74905e95afd78c9ea871d3bcd555b285940",
 	},
+	{
+		name: "ghash-hmac-sha-256", suite: site.SuiteGHASHHMAC, key: 5, reproducible: true,
+		frameKey: "19f6a5afc13d942772985d67e5be47ce33ae363d600fbc24835abe14e07b55b6",
+		proofKey: "8cc566563a36e1af345a2ecf273dcc1e63deda8d9339702a3727ab6517e2402f",
+		proof:    "92f6e7ca44a41c4ecc746c05055e6c41af56b597e63cb0f62c9adc55f6ba5894",
+	},
 }
 
 func (g goldenKey) siteKey(t testing.TB) site.Key {

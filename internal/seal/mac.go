@@ -15,35 +15,43 @@ const tagLen = sha256.Size
 // day. RFC 9052 section 6.3 does the same.
 var frameContext = []byte("carillon frame v1\x00")
 
-// macKey is a frameKey of the suite HMAC-SHA-256.
+// macKey is a frameKey of the suites that do not encrypt. The trailer is the
+// HMAC-SHA-256 of the header and of the body, or of the body's hash.
 type macKey struct {
+	bodies *ghash // nil: the HMAC covers the body itself
 	states idle[macState]
 }
 
-// A macState is a keyed hash and the place for what it computes.
+// A macState is a keyed HMAC and the places for what is computed.
 type macState struct {
-	hash hash.Hash
-	sum  [tagLen]byte
+	hmac hash.Hash
+	body [ghashLen]byte
+	tag  [tagLen]byte
 }
 
-func newMACKey(key []byte) *macKey {
-	m := new(macKey)
-	m.states.create = func() *macState { return &macState{hash: hmac.New(sha256.New, key)} }
+func newMACKey(key []byte, bodies *ghash) *macKey {
+	m := &macKey{bodies: bodies}
+	m.states.create = func() *macState { return &macState{hmac: hmac.New(sha256.New, key)} }
 	return m
 }
 
 // tag computes the tag of a frame without its trailer. It is valid until st is used again.
-func (st *macState) tag(frame []byte) []byte {
-	st.hash.Reset()
-	st.hash.Write(frameContext)
-	st.hash.Write(frame)
-	return st.hash.Sum(st.sum[:0])
+func (m *macKey) tag(st *macState, frame []byte) []byte {
+	st.hmac.Reset()
+	st.hmac.Write(frameContext)
+	if m.bodies == nil {
+		st.hmac.Write(frame)
+	} else {
+		st.hmac.Write(frame[:wire.HeaderLen])
+		st.hmac.Write(m.bodies.sum(st.body[:0], frame[wire.HeaderLen:]))
+	}
+	return st.hmac.Sum(st.tag[:0])
 }
 
 func (m *macKey) seal(frame []byte) {
 	end := len(frame) - tagLen
 	st := m.states.get()
-	copy(frame[end:], st.tag(frame[:end]))
+	copy(frame[end:], m.tag(st, frame[:end]))
 	m.states.put(st)
 }
 
@@ -53,7 +61,7 @@ func (m *macKey) open(frame []byte) ([]byte, error) {
 		return nil, ErrTag
 	}
 	st := m.states.get()
-	ok := hmac.Equal(st.tag(frame[:end]), frame[end:])
+	ok := hmac.Equal(m.tag(st, frame[:end]), frame[end:])
 	m.states.put(st)
 	if !ok {
 		return nil, ErrTag

@@ -68,7 +68,7 @@ func refusal(s *site.Site, k *site.Key) error {
 	case !k.State.Verifies():
 		return fmt.Errorf("%w: key %d of site %v is in state %d", ErrUnsupported, k.ID, s.ID, k.State)
 	}
-	if k.Version < s.Floors.Version || s.Floors.EncryptionRequired && k.Suite == site.SuiteHMACSHA256 {
+	if k.Version < s.Floors.Version || s.Floors.EncryptionRequired && !k.Suite.Encrypts() {
 		return ErrFloor
 	}
 	return usable(s.ID, k)
@@ -111,7 +111,7 @@ func (o *Opener) OpenTrusting(s site.ID, k site.KeyID, stream site.StreamID, fra
 		return nil, err
 	}
 	end := len(frame) - tagLen
-	if rs.macRequired || rk.key.Suite != site.SuiteHMACSHA256 || end < wire.HeaderLen || wire.FrameType(frame).Control() {
+	if rs.macRequired || rk.key.Suite.Encrypts() || end < wire.HeaderLen || wire.FrameType(frame).Control() {
 		return r.open(s, rk, stream, frame)
 	}
 	if wire.FrameVersion(frame) != rk.key.Version {

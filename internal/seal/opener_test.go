@@ -136,7 +136,7 @@ func TestCache_IsBoundedAndKeepsWhatIsInUse(t *testing.T) {
 }
 
 func TestOpenTrusting_LooksAtTheTagWhereItMust(t *testing.T) {
-	mac, gcm := testKey(t, 1, site.SuiteHMACSHA256), testKey(t, 2, site.SuiteAES256GCM)
+	mac, gcm, ghash := testKey(t, 1, site.SuiteHMACSHA256), testKey(t, 2, site.SuiteAES256GCM), testKey(t, 3, site.SuiteGHASHHMAC)
 	strict := ringOf(mac)
 	strict[0].Floors.MACRequired = true
 	revoked := mac
@@ -151,6 +151,8 @@ func TestOpenTrusting_LooksAtTheTagWhereItMust(t *testing.T) {
 		{"events in the clear", ringOf(mac), mac, false, nil},
 		{"control frame", ringOf(mac), mac, true, ErrTag},
 		{"encrypted", ringOf(gcm), gcm, false, ErrTag},
+		{"events in the clear, hashed", ringOf(ghash), ghash, false, nil},
+		{"control frame, hashed", ringOf(ghash), ghash, true, ErrTag},
 		{"the site requires a MAC", strict, mac, false, ErrTag},
 		{"revoked key", ringOf(revoked), mac, false, ErrRevoked},
 		{"unknown key", ringOf(gcm), mac, false, ErrUnknownKey},

@@ -7,6 +7,7 @@
 package seal
 
 import (
+	"crypto/fips140"
 	"errors"
 	"fmt"
 
@@ -57,7 +58,7 @@ const MaxTrailer = tagLen
 // [ErrUnsupported] means that this program does not know the suite.
 func TrailerLen(suite site.Suite) (int, error) {
 	switch suite {
-	case site.SuiteHMACSHA256:
+	case site.SuiteHMACSHA256, site.SuiteGHASHHMAC:
 		return tagLen, nil
 	case site.SuiteAES256GCM:
 		return gcmTrailerLen, nil
@@ -79,10 +80,14 @@ type frameKey interface {
 // newFrameKey derives the key of a stream. k is usable, see [usable].
 func newFrameKey(s site.ID, k *site.Key, stream site.StreamID) frameKey {
 	key := derive(frameInfo, s, k, string(stream[:]))
-	if k.Suite == site.SuiteAES256GCM {
+	switch k.Suite {
+	case site.SuiteAES256GCM:
 		return newGCMKey(key)
+	case site.SuiteGHASHHMAC:
+		return newMACKey(key, newGHASH(key))
+	default:
+		return newMACKey(key, nil)
 	}
-	return newMACKey(key)
 }
 
 // Usable returns why frames of site s cannot be sealed and opened under k with this
@@ -101,6 +106,9 @@ func usable(s site.ID, k *site.Key) error {
 	}
 	if _, err := TrailerLen(k.Suite); err != nil {
 		return fmt.Errorf("key %d of site %v: %w", k.ID, s, err)
+	}
+	if fips140.Enforced() && k.Suite != site.SuiteHMACSHA256 {
+		return fmt.Errorf("%w: GODEBUG=fips140=only allows no key of suite %v (key %d of site %v): rotate to %v", ErrUnsupported, k.Suite, k.ID, s, site.SuiteHMACSHA256)
 	}
 	return nil
 }

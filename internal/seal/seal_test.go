@@ -2,8 +2,11 @@ package seal
 
 import (
 	"bytes"
+	"crypto/fips140"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -64,6 +67,7 @@ func sealed(t testing.TB, s *Sealer, key site.Key, number uint64, payload []byte
 func suites(t *testing.T, f func(t *testing.T, suite site.Suite)) {
 	t.Run("hmac", func(t *testing.T) { f(t, site.SuiteHMACSHA256) })
 	t.Run("gcm", func(t *testing.T) { f(t, site.SuiteAES256GCM) })
+	t.Run("ghash", func(t *testing.T) { f(t, site.SuiteGHASHHMAC) })
 }
 
 func TestOpen_ReturnsTheBodyAndLeavesTheFrame(t *testing.T) {
@@ -183,7 +187,8 @@ func TestOpen_SaysWhyAKeyIsRefused(t *testing.T) {
 		{"another secret", with(func(k *site.Key) { k.Secret = other }), ErrTag},
 		{"no secret", with(func(k *site.Key) { k.Secret = site.Secret{} }), ErrUnknownKey},
 		{"another key ID", with(func(k *site.Key) { k.ID = 2 }), ErrUnknownKey},
-		{"another suite", with(func(k *site.Key) { k.Suite = site.SuiteAES256GCM }), ErrTag},
+		{"a suite that encrypts", with(func(k *site.Key) { k.Suite = site.SuiteAES256GCM }), ErrTag},
+		{"a suite as long", with(func(k *site.Key) { k.Suite = site.SuiteGHASHHMAC }), ErrTag},
 		{"suite unknown", with(func(k *site.Key) { k.Suite = 3 }), ErrUnsupported},
 		{"version unknown", with(func(k *site.Key) { k.Version = 2 }), ErrUnsupported},
 		{"floor: encryption required", floor(site.Floors{EncryptionRequired: true}), ErrFloor},
@@ -245,5 +250,22 @@ func TestNewSealer_RefusesWhatCannotSign(t *testing.T) {
 				t.Errorf("error %v, want one that says %q", err, tt.want)
 			}
 		})
+	}
+}
+
+func TestUsable_NamesTheSuiteThatFIPSAllows(t *testing.T) {
+	if fips140.Enforced() {
+		suites(t, func(t *testing.T, suite site.Suite) {
+			err := Usable(testSite, testKey(t, 1, suite))
+			if allowed := suite == site.SuiteHMACSHA256; (err == nil) != allowed || !allowed && !strings.Contains(err.Error(), "rotate to hmac-sha-256") {
+				t.Errorf("%v: %v", suite, err)
+			}
+		})
+		return
+	}
+	again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	again.Env = append(os.Environ(), "GODEBUG=fips140=only")
+	if out, err := again.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name()+"/hmac")) {
+		t.Errorf("with fips140=only: %v\n%s", err, out)
 	}
 }

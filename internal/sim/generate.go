@@ -97,7 +97,7 @@ func (g *generator) cluster() {
 	p.add(0, "database main latency=%v", pick(g, time.Millisecond, 5*time.Millisecond, 40*time.Millisecond))
 	g.sites = []string{"shop", "depot"}[:1+g.weighted(85, 15)]
 	for _, s := range g.sites {
-		p.add(0, "site %s database=main suite=%s", s, pick(g, "hmac", "hmac", "hmac", "aes"))
+		p.add(0, "site %s database=main suite=%s", s, pick(g, "ghash", "ghash", "hmac", "aes"))
 	}
 	n := 3
 	switch g.weighted(7000, 1000, 1400, 540, 56, 4) {
@@ -381,7 +381,7 @@ func (g *generator) rotate(at time.Duration) {
 	}
 	g.keysMove = true
 	g.p.add(at, "rotate %s overlap=%v again=%v suite=%s", pick(g, g.sites...), g.p.MissedAfter+pick(g, time.Second, 5*time.Second),
-		pick(g, 0, 0, 2*time.Second), pick(g, "same", "same", "aes", "hmac"))
+		pick(g, 0, 0, 2*time.Second), pick(g, "same", "ghash", "aes", "hmac"))
 }
 
 func (g *generator) revoke(at time.Duration) {

@@ -14,6 +14,9 @@ import (
 const operatorLooks = 200 * time.Millisecond
 
 // newKey makes a key whose secret depends on the seed alone.
+// suites are those of sites and rotations, by the words of a plan.
+var suites = map[string]site.Suite{"ghash": site.SuiteGHASHHMAC, "hmac": site.SuiteHMACSHA256, "aes": site.SuiteAES256GCM}
+
 func (w *world) newKey(random *rand.Rand, id site.KeyID, suite site.Suite) site.Key {
 	var b [site.SecretLen]byte
 	for i := range b {
@@ -64,12 +67,7 @@ func doRotate(a *arguments) {
 			return w.newKey(w.random(fmt.Sprintf("key %d of %s", id, name)), id, suite)
 		},
 	}
-	switch a.text("suite", "") {
-	case "aes":
-		r.Suite = site.SuiteAES256GCM
-	case "hmac":
-		r.Suite = site.SuiteHMACSHA256
-	}
+	r.Suite = suites[a.text("suite", "")] // zero: that of the active key
 	again, every, began := a.duration("again", 0), a.duration("every", 0), w.now
 	var look func()
 	look = func() {

@@ -4,14 +4,13 @@ import (
 	"time"
 
 	"github.com/carillon-go/carillon/internal/history"
-	"github.com/carillon-go/carillon/site"
 )
 
 // verbs are what a plan can ask for. Words in capitals are to be filled in; those
 // with = may be left out. A verb about an instance that is down does nothing.
 var verbs = map[string]func(*arguments){
 	"database": doDatabase, // database NAME latency=2ms | database NAME here|refuses|hangs|forgets | database NAME failover age=2s | database NAME lag age=1s for=2s
-	"site":     doSite,     // site NAME database=main suite=hmac|aes
+	"site":     doSite,     // site NAME database=main suite=ghash|hmac|aes
 	"network":  doNetwork,  // network NAME datagram|ordered|broker delay= jitter= frame-bytes= window= reorder-delay= idle= again= shared-loss to-all
 	"weather":  doWeather,  // weather NAME loss= shared= burst= double= corrupt= reorder=
 	"process":  doProcess,  // process NAME site=shop database=main on=net1,net2 enable=0s
@@ -97,10 +96,7 @@ func doDatabase(a *arguments) {
 }
 
 func doSite(a *arguments) {
-	suite := site.SuiteHMACSHA256
-	if a.text("suite", "") == "aes" {
-		suite = site.SuiteAES256GCM
-	}
+	suite := suites[a.text("suite", "hmac")]
 	for _, d := range a.w.databases {
 		if d.name == a.text("database", d.name) {
 			d.store.addSite(a.w.newSite(a.word(0), suite))

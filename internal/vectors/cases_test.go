@@ -29,7 +29,7 @@ func (c *cases) plainly(name, rule, refused string, f frame) {
 	c.frame(name, rule, refused, f.hmac(), siteOf(hmacKey()))
 }
 
-// both adds a frame under each suite.
+// both adds a frame under each of the first two suites.
 func (c *cases) both(name, rule, refused string, f frame) {
 	c.frame("hmac "+name, rule, refused, f.hmac(), siteOf(hmacKey()))
 	c.frame("gcm "+name, rule, refused, f.gcm(), siteOf(gcmKey()))
@@ -48,11 +48,17 @@ func allCases(t *testing.T) []Vector {
 	c.derivations()
 	c.proofs()
 	c.handshakes()
+	c.hashed(t)
 	return c.list
 }
 
 // golden seals what internal/wire keeps without trailers.
 func (c *cases) golden(t *testing.T) {
+	unsealed(t, func(name string, f frame) { c.both(name, "the bodies of every type, sealed", "", f) })
+}
+
+// unsealed calls fn with what internal/wire keeps.
+func unsealed(t *testing.T, fn func(name string, f frame)) {
 	files, err := filepath.Glob("../wire/testdata/v1/*.hex")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%d golden frames, %v", len(files), err)
@@ -74,7 +80,7 @@ func (c *cases) golden(t *testing.T) {
 			number: be.Uint64(b[48:]), ordinal: be.Uint64(b[56:]), count: be.Uint32(b[64:]), clock: int64(be.Uint64(b[68:])),
 			body: b[headerLen:],
 		}
-		c.both(strings.TrimSuffix(filepath.Base(name), ".hex"), "the bodies of every type, sealed", "", f)
+		fn(strings.TrimSuffix(filepath.Base(name), ".hex"), f)
 	}
 }
 
@@ -344,13 +350,15 @@ func (c *cases) controls() {
 	bad("witness: another flag", "a flag is 0 or 1", witness, id(peer), id(page), id(link), raw(0xff))
 }
 
+// altered changes b, and returns it.
+func altered(b []byte, at int, mask byte) []byte {
+	b[at] ^= mask
+	return b
+}
+
 // tags adds frames that somebody altered or sealed in another way.
 func (c *cases) tags() {
 	h, g := siteOf(hmacKey()), siteOf(gcmKey())
-	altered := func(b []byte, at int, mask byte) []byte {
-		b[at] ^= mask
-		return b
-	}
 	for _, field := range []struct {
 		name string
 		at   int

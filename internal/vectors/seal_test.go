@@ -26,10 +26,12 @@ var (
 )
 
 const (
-	hmacSuite = 1
-	gcmSuite  = 2
-	hmacKeyID = 3
-	gcmKeyID  = 4
+	hmacSuite  = 1
+	gcmSuite   = 2
+	ghashSuite = 4
+	hmacKeyID  = 3
+	gcmKeyID   = 4
+	ghashKeyID = 5
 )
 
 func countUp(first byte) (id [16]byte) {
@@ -58,6 +60,10 @@ func hmacKey() Key {
 
 func gcmKey() Key {
 	return Key{ID: gcmKeyID, State: "active", Suite: gcmSuite, Version: 1, TestSecret: testSecret("")}
+}
+
+func ghashKey() Key {
+	return Key{ID: ghashKeyID, State: "active", Suite: ghashSuite, Version: 1, TestSecret: testSecret("")}
 }
 
 func with(k Key, change func(*Key)) Key {
@@ -195,6 +201,11 @@ func (f frame) nonce() []byte {
 }
 
 func (f frame) gcmWith(key, nonce, associated []byte) []byte {
+	b := newGCM(key).Seal(f.header(gcmLen), nonce, f.body, associated)
+	return append(b, nonce[6:]...)
+}
+
+func newGCM(key []byte) cipher.AEAD {
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		panic(err)
@@ -203,8 +214,25 @@ func (f frame) gcmWith(key, nonce, associated []byte) []byte {
 	if err != nil {
 		panic(err)
 	}
-	b := aead.Seal(f.header(gcmLen), nonce, f.body, associated)
-	return append(b, nonce[6:]...)
+	return aead
+}
+
+var ghashContext = []byte("carillon ghash v1\x00")
+
+// ghash returns the hash of a body under suite 4, with the derived key of the stream.
+func ghash(key, body []byte) []byte { return gmac(sum(key, ghashContext), zeros(12), body) }
+
+func gmac(key, nonce, body []byte) []byte { return newGCM(key).Seal(nil, nonce, nil, body) }
+
+// ghash seals f under suite 4, with the secret of the worked example and key 5.
+func (f frame) ghash() []byte {
+	f.key = ghashKeyID
+	return f.ghashWith(under(ghashKey(), f.site, f.stream))
+}
+
+func (f frame) ghashWith(key []byte) []byte {
+	h := f.header(hmacLen)
+	return join(h, f.body, sum(key, frameContext, h, ghash(key, f.body)))
 }
 
 // Bodies.

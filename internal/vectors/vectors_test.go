@@ -243,10 +243,12 @@ func ours(v Vector) (*Outcome, string) {
 				return nil, err.Error()
 			}
 			f := one().but(func(f *frame) { f.key, f.site, f.stream = k.ID, [16]byte(v.Site), [16]byte(v.Stream) })
-			sealed := f.hmacWith(v.Want.Key)
-			if k.Suite == gcmSuite {
-				sealed = f.gcmWith(v.Want.Key, f.nonce(), f.header(gcmLen))
-			} else {
+			sealed := map[uint8]func() []byte{
+				hmacSuite:  func() []byte { return f.hmacWith(v.Want.Key) },
+				gcmSuite:   func() []byte { return f.gcmWith(v.Want.Key, f.nonce(), f.header(gcmLen)) },
+				ghashSuite: func() []byte { return f.ghashWith(v.Want.Key) },
+			}[k.Suite]()
+			if k.Suite != gcmSuite {
 				again := bytes.Clone(sealed)
 				if s.Seal(again); !bytes.Equal(again, sealed) {
 					return nil, "sealed otherwise"

@@ -1,6 +1,9 @@
 package wire
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"slices"
+)
 
 // MaxDictionary is how many IDs a frame can introduce for references. It keeps a
 // reference at one byte and the memory of both ends fixed; IDs beyond it are
@@ -27,19 +30,6 @@ func (e *Event) extLen() int {
 	}
 	return 2 + uvarintLen(e.Order)
 }
-
-// recordLen returns the length of e's record on its own.
-func (e *Event) recordLen() int {
-	ids := 1 + len(e.ID) + 1
-	if e.Raiser != e.ID {
-		ids += len(e.Raiser)
-	}
-	return ids + 1 + e.extLen() + uvarintLen(uint64(len(e.Payload))) + len(e.Payload)
-}
-
-// EventFrameLen returns the length of a frame that holds only e. If it is
-// above the stream's frame limit, e must travel in fragments.
-func EventFrameLen(e *Event, trailer int) int { return HeaderLen + e.recordLen() + trailer }
 
 // AppendRecord appends e's record on its own, as fragments carry it.
 func AppendRecord(dst []byte, e *Event) []byte {
@@ -77,6 +67,26 @@ func (d *dictionary) appendRecord(dst []byte, e *Event) []byte {
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(e.Payload)))
 	return append(dst, e.Payload...)
+}
+
+// maxRecordHead is the most that a record takes beside its payload: two IDs, an extension with an order number, and two lengths.
+const maxRecordHead = 2*(1+len(ID{})) + 1 + (2 + binary.MaxVarintLen64) + binary.MaxVarintLen64
+
+// headLen returns what the record of e would take beside its payload.
+func (d *dictionary) headLen(e *Event) int {
+	ids := d.idLen(&e.ID) + d.idLen(&e.Raiser)
+	if e.Raiser == e.ID && d.n < len(d.ids) {
+		ids = d.idLen(&e.ID) + 1
+	}
+	ext := e.extLen()
+	return ids + uvarintLen(uint64(ext)) + ext + uvarintLen(uint64(len(e.Payload)))
+}
+
+func (d *dictionary) idLen(id *ID) int {
+	if slices.Contains(d.ids[:d.n], *id) {
+		return 1
+	}
+	return 1 + len(id)
 }
 
 // appendID appends a reference to id, or id itself when the frame has not

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"testing"
 )
@@ -28,8 +29,8 @@ func TestBuilder_EventsComeBack(t *testing.T) {
 func TestFragmentFrame_PartsMakeTheRecord(t *testing.T) {
 	want := Event{ID: ID{1}, Raiser: ID{2}, Order: 9, Payload: bytes.Repeat([]byte("abc"), 2000)}
 	const limit = 1200
-	if got := EventFrameLen(&want, testTrailer); got <= limit {
-		t.Fatalf("EventFrameLen = %d, want above %d", got, limit)
+	if got := frameLen(&want, testTrailer); got <= limit {
+		t.Fatalf("frameLen = %d, want above %d", got, limit)
 	}
 	rec := AppendRecord(nil, &want)
 	chunk := ChunkLen(limit, testTrailer)
@@ -62,7 +63,7 @@ func TestFragmentFrame_PartsMakeTheRecord(t *testing.T) {
 
 func TestBuilder_FillsAFrameToItsLimitAndNoFurther(t *testing.T) {
 	e := Event{ID: ID{1}, Raiser: ID{2}, Order: 300, Payload: make([]byte, 100)}
-	limit := EventFrameLen(&e, testTrailer)
+	limit := frameLen(&e, testTrailer)
 	var b Builder
 	b.Reset(limit-1, testTrailer)
 	if b.Append(&e) {
@@ -95,6 +96,33 @@ func TestBuilder_FillsAFrameToItsLimitAndNoFurther(t *testing.T) {
 	}
 	if b.Append(&Event{}) {
 		t.Error("a full frame takes another event")
+	}
+}
+
+func TestBuilder_AFullFrameIsNotBuiltOver(t *testing.T) {
+	var b Builder
+	b.Reset(1200, testTrailer)
+	fill := func(with byte) {
+		for b.Append(&Event{ID: ID{1}, Raiser: ID{2}, Payload: bytes.Repeat([]byte{with}, 40)}) {
+		}
+	}
+	fill('a')
+	first := b.Finish(testHeader())
+	before := bytes.Clone(first)
+	fill('b')
+	b.Finish(testHeader())
+	if !bytes.Equal(first, before) {
+		t.Error("the second frame was written over the first")
+	}
+
+	fill('c')
+	b.Reset(1200, testTrailer) // forgets them
+	for b.Len() < 1000 {
+		b.Append(&Event{ID: ID{1}, Raiser: ID{2}, Payload: make([]byte, 20)})
+	}
+	frame := b.Finish(testHeader())
+	if trailer := frame[len(frame)-testTrailer:]; !bytes.Equal(trailer, make([]byte, testTrailer)) {
+		t.Errorf("the trailer is %q, want zeros", trailer)
 	}
 }
 
@@ -188,14 +216,45 @@ func TestBuilder_WritesAnIDOnceUntilTheDictionaryIsFull(t *testing.T) {
 	}
 }
 
-func TestEventFrameLen_IsWhatTheFrameTakes(t *testing.T) {
-	for _, size := range []int{0, 1, 127, 128, 16383, 16384} {
-		for _, order := range []uint64{0, 1, 127, 128, MaxNumber} {
-			for _, raiser := range []ID{{1}, {2}} {
-				e := Event{ID: ID{1}, Raiser: raiser, Order: order, Payload: make([]byte, size)}
-				if got, want := EventFrameLen(&e, testTrailer), len(build(t, MaxFrameLen, []Event{e})); got != want {
-					t.Errorf("%d bytes, order %d, raiser %x: EventFrameLen = %d, want %d", size, order, raiser[0], got, want)
-				}
+func TestBuilder_TakesWhatFitsAndNothingElse(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	id := func() ID { return ID{byte(random.IntN(100))} } // more than a dictionary holds
+	for range 2000 {
+		limit := HeaderLen + testTrailer + random.IntN(3000)
+		var b Builder
+		b.Reset(limit, testTrailer)
+		for {
+			e := Event{ID: id(), Raiser: id(), Order: random.Uint64N(1 << random.IntN(40)), Payload: make([]byte, random.IntN(200))}
+			d := b.dict
+			fits := b.Len()+len(d.appendRecord(nil, &e)) <= limit
+			memory := cap(b.frame)
+			if took := b.Append(&e); took != fits {
+				t.Fatalf("an event of %d bytes in a frame of %d of %d: taken %v, want %v", len(e.Payload), b.Len(), limit, took, fits)
+			}
+			if memory > 0 && cap(b.frame) != memory {
+				t.Fatalf("the memory for a frame of %d bytes went from %d to %d", limit, memory, cap(b.frame))
+			}
+			if !fits {
+				break
+			}
+		}
+		if b.Count() == 0 {
+			continue
+		}
+		for range 2 { // a full frame, and in the memory of a full one a small one
+			length := b.Len()
+			frame := b.Finish(testHeader())
+			if _, err := ParseHeader(frame); err != nil || len(frame) != length || cap(frame) != length || length > limit {
+				t.Fatalf("a frame of %d bytes, %d of memory, limit %d: %v", len(frame), cap(frame), limit, err)
+			}
+			if trailer := frame[length-testTrailer:]; !bytes.Equal(trailer, make([]byte, testTrailer)) {
+				t.Fatalf("the trailer is %x, want zeros", trailer)
+			}
+			for i := range frame {
+				frame[i] = 0xff // nothing of it may show in the next one
+			}
+			if !b.Append(&Event{ID: ID{1}, Raiser: ID{2}}) {
+				break
 			}
 		}
 	}
@@ -392,3 +451,6 @@ func TestEvents_CloneHoldsNothingElse(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// frameLen returns the length of a frame that holds only e.
+func frameLen(e *Event, trailer int) int { return HeaderLen + len(AppendRecord(nil, e)) + trailer }

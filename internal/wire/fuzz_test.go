@@ -113,8 +113,9 @@ func FuzzRecord(f *testing.F) {
 			return
 		}
 		anew := AppendRecord(nil, &e)
-		if len(anew) > len(rec) || len(anew) != e.recordLen() {
-			t.Errorf("%x takes %d bytes anew, recordLen says %d", rec, len(anew), e.recordLen())
+		var d dictionary
+		if len(anew) > len(rec) || len(anew) != d.headLen(&e)+len(e.Payload) {
+			t.Errorf("%x takes %d bytes anew, headLen says %d and the payload", rec, len(anew), d.headLen(&e))
 		}
 		if again, err := ReadRecord(anew); err != nil || !equalEvents([]Event{again}, []Event{e}) {
 			t.Errorf("%x decodes to %+v, anew to %+v, %v", rec, e, again, err)

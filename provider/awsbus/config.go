@@ -1,13 +1,14 @@
 package awsbus
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/carillon-go/carillon/provider"
 )
 
 // Config says in which account and region the topics and queues are. AWS is required. A Config does not
@@ -74,28 +75,28 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.AWS.Region = c.Region
 	if c.Region == "" {
-		return c, errors.New("aws: Region is missing: set it, or AWS_REGION, or region in the profile that AWS is loaded from")
+		return c, provider.WrongSetting("aws", "Region", "is missing: set it, or the variable AWS_REGION, or region in the profile of this user")
 	}
 	if c.AWS.Credentials == nil {
-		return c, errors.New("aws: AWS has no credentials: load it with config.LoadDefaultConfig of the AWS SDK, or set AWS.Credentials")
+		return c, provider.WrongSetting("aws", "AWS", "has no credentials; in code, load it with config.LoadDefaultConfig of the AWS SDK, or set AWS.Credentials")
 	}
 	if c.Endpoint != "" {
 		u, err := url.Parse(c.Endpoint)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
-			return c, errors.New("aws: Endpoint: want https://host[:port] or http://host[:port], without user and password")
+			return c, provider.WrongSetting("aws", "Endpoint", "is not understood; want https://host[:port] or http://host[:port], without user and password")
 		}
 	}
 	if c.Prefix == "" {
 		c.Prefix = defaultPrefix
 	}
 	if len(c.Prefix) > maxPrefix || strings.ContainsFunc(c.Prefix, strange) {
-		return c, fmt.Errorf("aws: Prefix %q: want at most %d letters, digits, hyphens and underscores", c.Prefix, maxPrefix)
+		return c, provider.WrongSetting("aws", "Prefix", "%q: want at most %d letters, digits, hyphens and underscores", c.Prefix, maxPrefix)
 	}
 	if c.MaxFrameBytes == 0 {
 		c.MaxFrameBytes = defaultFrameBytes
 	}
 	if c.MaxFrameBytes < minFrameBytes || c.MaxFrameBytes > maxFrameBytes {
-		return c, fmt.Errorf("aws: MaxFrameBytes %d: want %d to %d, or 0 for %d", c.MaxFrameBytes, minFrameBytes, maxFrameBytes, defaultFrameBytes)
+		return c, provider.WrongSetting("aws", "MaxFrameBytes", "%d: want %d to %d, or 0 for %d", c.MaxFrameBytes, minFrameBytes, maxFrameBytes, defaultFrameBytes)
 	}
 	return c, nil
 }

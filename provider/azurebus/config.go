@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base32"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -21,6 +20,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus/admin"
 
+	"github.com/carillon-go/carillon/provider"
 	"github.com/carillon-go/carillon/site"
 )
 
@@ -129,13 +129,13 @@ func (c Config) check() (s settings, err error) {
 	plain := false
 	switch hasIdentity := c.Namespace != "" || c.Credential != nil; {
 	case c.ConnectionString == "" && !hasIdentity:
-		return s, errors.New("azure: ConnectionString is missing: want one of a shared access policy of the namespace, or Namespace and Credential")
+		return s, provider.WrongSetting("azure", "ConnectionString", "is missing: want one of a shared access policy of the namespace, or instead Namespace, with an identity (in code, Credential)")
 	case c.ConnectionString != "" && hasIdentity:
-		return s, errors.New("azure: ConnectionString and Namespace or Credential are both set: want one or the others")
+		return s, provider.WrongSetting("azure", "ConnectionString", "and Namespace, or in code Credential, are both set: want one or the others")
 	case c.ConnectionString == "" && (c.Namespace == "" || c.Credential == nil):
-		return s, errors.New("azure: Namespace and Credential belong together: want both, or ConnectionString")
+		return s, provider.WrongSetting("azure", "Namespace", "and an identity belong together; in code, set Namespace and Credential, or else ConnectionString")
 	case c.ConnectionString == "" && strings.ContainsAny(c.Namespace, "/@ "):
-		return s, fmt.Errorf("azure: Namespace %q: want a host, such as example.servicebus.windows.net", c.Namespace)
+		return s, provider.WrongSetting("azure", "Namespace", "%q: want a host, such as example.servicebus.windows.net", c.Namespace)
 	case c.ConnectionString != "":
 		cs, err := parse(c.ConnectionString)
 		if err != nil {
@@ -151,19 +151,19 @@ func (c Config) check() (s settings, err error) {
 		s.prefix = defaultPrefix
 	}
 	if !isName(s.prefix, maxPrefix) {
-		return s, fmt.Errorf("azure: Prefix %q: want at most %d letters and digits, and . _ - between them", s.prefix, maxPrefix)
+		return s, provider.WrongSetting("azure", "Prefix", "%q: want at most %d letters and digits, and . _ - between them", s.prefix, maxPrefix)
 	}
 	if s.subscription == "" {
 		s.owned, s.subscription = true, newSubscriptionName(s.prefix)
 	}
 	if !isName(s.subscription, maxSubscriptionName) {
-		return s, fmt.Errorf("azure: Subscription %q: want at most %d letters and digits, and . _ - between them", s.subscription, maxSubscriptionName)
+		return s, provider.WrongSetting("azure", "Subscription", "%q: want at most %d letters and digits, and . _ - between them", s.subscription, maxSubscriptionName)
 	}
 	if s.maxFrameBytes == 0 {
 		s.maxFrameBytes = defaultFrameBytes
 	}
 	if s.maxFrameBytes < minFrameBytes || s.maxFrameBytes > maxFrameBytes {
-		return s, fmt.Errorf("azure: MaxFrameBytes %d: want %d to %d, or 0 for %d", s.maxFrameBytes, minFrameBytes, maxFrameBytes, defaultFrameBytes)
+		return s, provider.WrongSetting("azure", "MaxFrameBytes", "%d: want %d to %d, or 0 for %d", s.maxFrameBytes, minFrameBytes, maxFrameBytes, defaultFrameBytes)
 	}
 	if s.deleteWhenIdle, err = within("DeleteWhenIdle", s.deleteWhenIdle, minDeleteWhenIdle, maxDeleteWhenIdle, defaultDeleteWhenIdle); err != nil {
 		return s, err
@@ -180,7 +180,7 @@ func within(field string, d, least, most, otherwise time.Duration) (time.Duratio
 		return otherwise, nil
 	}
 	if d < least || d > most {
-		return 0, fmt.Errorf("azure: %s %v: want %v to %v, or 0 for %v", field, d, least, most, otherwise)
+		return 0, provider.WrongSetting("azure", field, "%v: want %v to %v, or 0 for %v", d, least, most, otherwise)
 	}
 	return d, nil
 }
@@ -223,7 +223,7 @@ type connectionString struct {
 // parse reads a connection string. Its errors show nothing of it, as a key may stand anywhere.
 func parse(s string) (cs connectionString, err error) {
 	wrong := func(what string) (connectionString, error) {
-		return connectionString{}, fmt.Errorf("azure: ConnectionString (not shown, as it holds a key): %s; want Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=… as the portal shows it for a shared access policy", what)
+		return connectionString{}, provider.WrongSetting("azure", "ConnectionString", "(not shown, as it holds a key): %s; want Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=… as the portal shows it for a shared access policy", what)
 	}
 	has := make(map[string]bool)
 	for part := range strings.SplitSeq(s, ";") {

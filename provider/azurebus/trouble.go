@@ -73,9 +73,9 @@ func (p *Provider) diagnose(err error) (what, remedy string) {
 	case isRecord:
 		return "it does not speak TLS there", "for an emulator, write UseDevelopmentEmulator=true into the connection string"
 	case isCertificate:
-		return "its certificate is not accepted: " + uplink.FirstLine(certificate.Error()), "make this system trust who signed it, or set TLS"
+		return "its certificate is not accepted: " + uplink.FirstLine(certificate.Error()), "make this system trust who signed it (SSL_CERT_FILE), or in code set TLS"
 	case errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
-		return "no answer in time", "is port 5671 open to the outside? If only 443 is, set NewWebSocketConn"
+		return "no answer in time", "is port 5671 open to the outside? If only 443 is, in code set NewWebSocketConn"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed), isLost(err):
 		return "the connection is lost (" + said(err) + ")", "it is made again by itself"
 	}

@@ -2,7 +2,6 @@ package kafkabus
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -15,6 +14,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"github.com/carillon-go/carillon/provider"
 )
 
 const (
@@ -126,7 +127,7 @@ func (c Config) brokers() ([]string, error) {
 			address, ok := withPort(text)
 			if !ok {
 				// The text is not repeated: whoever writes a URL may have put a password into it.
-				return nil, fmt.Errorf("kafka: Brokers: number %d cannot be read (it is not shown, as it may hold a password); write host:port, without a scheme, and credentials in User and Password", len(all)+1)
+				return nil, provider.WrongSetting("kafka", "Brokers", "number %d cannot be read (it is not shown, as it may hold a password); write host:port, without a scheme, and credentials in User and Password", len(all)+1)
 			}
 			all = append(all, address)
 		}
@@ -135,7 +136,7 @@ func (c Config) brokers() ([]string, error) {
 		all = append(all, "127.0.0.1:9092")
 	}
 	if len(all) > maxBrokers {
-		return nil, fmt.Errorf("kafka: Brokers: %d of them; at most %d, as the others are learned", len(all), maxBrokers)
+		return nil, provider.WrongSetting("kafka", "Brokers", "%d of them; at most %d, as the others are learned", len(all), maxBrokers)
 	}
 	return all, nil
 }
@@ -171,13 +172,13 @@ func (c Config) check() (settings, []kgo.Opt, error) {
 		s.prefix = defaultPrefix
 	}
 	if len(s.prefix) > maxPrefixBytes || strings.ContainsFunc(s.prefix, strange) {
-		return s, nil, fmt.Errorf("kafka: Prefix %q: want at most %d letters, digits and . _ -", s.prefix, maxPrefixBytes)
+		return s, nil, provider.WrongSetting("kafka", "Prefix", "%q: want at most %d letters, digits and . _ -", s.prefix, maxPrefixBytes)
 	}
 	if c.Partitions < 0 || c.Partitions > maxPartitions {
-		return s, nil, fmt.Errorf("kafka: Partitions %d: want 1 to %d, or 0 for what the brokers do by default", c.Partitions, maxPartitions)
+		return s, nil, provider.WrongSetting("kafka", "Partitions", "%d: want 1 to %d, or 0 for what the brokers do by default", c.Partitions, maxPartitions)
 	}
 	if c.Replicas < 0 || c.Replicas > maxBrokers {
-		return s, nil, fmt.Errorf("kafka: Replicas %d: want 1 to the number of brokers, or 0 for what they do by default", c.Replicas)
+		return s, nil, provider.WrongSetting("kafka", "Replicas", "%d: want 1 to the number of brokers, or 0 for what they do by default", c.Replicas)
 	}
 	if c.Partitions > 0 {
 		s.partitions = int32(c.Partitions)
@@ -189,20 +190,20 @@ func (c Config) check() (settings, []kgo.Opt, error) {
 		s.retention = defaultRetention
 	}
 	if s.retention < minRetention {
-		return s, nil, fmt.Errorf("kafka: Retention %v: want at least %v, or 0 for %v", c.Retention, minRetention, defaultRetention)
+		return s, nil, provider.WrongSetting("kafka", "Retention", "%v: want at least %v, or 0 for %v", c.Retention, minRetention, defaultRetention)
 	}
 	if s.maxFrameBytes == 0 {
 		s.maxFrameBytes = defaultFrameBytes
 	}
 	if s.maxFrameBytes < minFrameBytes || s.maxFrameBytes > maxFrameBytes {
-		return s, nil, fmt.Errorf("kafka: MaxFrameBytes %d: want %d to %d, or 0 for %d", c.MaxFrameBytes, minFrameBytes, maxFrameBytes, defaultFrameBytes)
+		return s, nil, provider.WrongSetting("kafka", "MaxFrameBytes", "%d: want %d to %d, or 0 for %d", c.MaxFrameBytes, minFrameBytes, maxFrameBytes, defaultFrameBytes)
 	}
 	options, err := c.clientOptions(&s)
 	if err != nil {
 		return s, nil, err
 	}
 	if err := kgo.ValidateOpts(options...); err != nil {
-		return s, nil, fmt.Errorf("kafka: Options: %w", err)
+		return s, nil, provider.WrongSetting("kafka", "Options", "are not accepted: %w", err)
 	}
 	return s, options, nil
 }
@@ -248,12 +249,12 @@ func (c Config) clientOptions(s *settings) ([]kgo.Opt, error) {
 	}
 	if c.User == "" && c.Password == "" {
 		if c.Mechanism != "" {
-			return nil, errors.New("kafka: Mechanism is set, and User is not: set both, or neither")
+			return nil, provider.WrongSetting("kafka", "Mechanism", "is set, and User is not: set both, or neither")
 		}
 		return options, nil
 	}
 	if c.User == "" || c.Password == "" {
-		return nil, errors.New("kafka: one of User and Password is set: set both, or neither")
+		return nil, provider.WrongSetting("kafka", "User", "and Password belong together: set both, or neither")
 	}
 	s.mechanism = c.Mechanism
 	switch c.Mechanism {
@@ -266,7 +267,7 @@ func (c Config) clientOptions(s *settings) ([]kgo.Opt, error) {
 		return append(options, kgo.SASL(scram.Auth{User: c.User, Pass: c.Password}.AsSha512Mechanism())), nil
 	}
 	// What is written there by mistake may be the password.
-	return nil, fmt.Errorf("kafka: Mechanism is none of %q, %q and %q; for others use Options", Plain, ScramSHA256, ScramSHA512)
+	return nil, provider.WrongSetting("kafka", "Mechanism", "is none of %q, %q and %q; others take, in code, Options", Plain, ScramSHA256, ScramSHA512)
 }
 
 // retryFor returns how long franz-go repeats a request that fails. It is short for the question by which is seen whether there is anybody.

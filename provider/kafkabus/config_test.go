@@ -21,10 +21,10 @@ func TestNew_NamesTheFieldThatIsWrong(t *testing.T) {
 		want string // in the error; empty: none
 	}{
 		{"nothing is set", Config{}, ""},
-		{"a URL", Config{Brokers: []string{"kafka://app:" + password + "@host:9092"}}, "Brokers: number 1"},
-		{"credentials before the host", Config{Brokers: []string{"a:9092", "app:" + password + "@host"}}, "Brokers: number 2"},
-		{"a port that is none", Config{Brokers: []string{"host:" + password}}, "Brokers: number 1"},
-		{"no host", Config{Brokers: []string{":9092"}}, "Brokers: number 1"},
+		{"a URL", Config{Brokers: []string{"kafka://app:" + password + "@host:9092"}}, "Brokers number 1"},
+		{"credentials before the host", Config{Brokers: []string{"a:9092", "app:" + password + "@host"}}, "Brokers number 2"},
+		{"a port that is none", Config{Brokers: []string{"host:" + password}}, "Brokers number 1"},
+		{"no host", Config{Brokers: []string{":9092"}}, "Brokers number 1"},
 		{"too many", Config{Brokers: slices.Repeat([]string{"host"}, maxBrokers+1)}, "at most 64"},
 		{"several in one", Config{Brokers: []string{"a, b:1,[::1]:2"}}, ""},
 		{"a password alone", Config{Password: password}, "User and Password"},

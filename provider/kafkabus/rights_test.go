@@ -91,8 +91,8 @@ func TestStart_SaysWhatIsWrongInOneLineWithoutSecrets(t *testing.T) {
 		{"a web server", Config{Brokers: []string{answering(t, "HTTP/1.1 400 Bad Request\r\n\r\n")}, User: "app", Password: password}, "that is no Kafka broker"},
 		{"TLS with a broker that has none", Config{Brokers: []string{answering(t, "")}, TLS: &tls.Config{}}, "do the brokers speak TLS there?"},
 		{"TLS with a server that speaks another protocol", Config{Brokers: []string{answering(t, "-ERR unknown\r\n")}, TLS: &tls.Config{}}, "the brokers speak no TLS there"},
-		{"no TLS with a broker that has it", in(secure, Config{}), "set TLS"},
-		{"a certificate of nobody's", in(secure, Config{TLS: &tls.Config{}}), "give TLS the authority"},
+		{"no TLS with a broker that has it", in(secure, Config{}), "switch TLS on"},
+		{"a certificate of nobody's", in(secure, Config{TLS: &tls.Config{}}), "SSL_CERT_FILE"},
 		{"a certificate of somebody else", in(secure, Config{TLS: &tls.Config{RootCAs: roots(certificate), ServerName: "other.example.org"}}), "ServerName"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -67,15 +67,15 @@ func (s *settings) hint(err error) string {
 	case errors.Is(err, kerr.OffsetOutOfRange):
 		return "; what was to be read next is not kept any more (retention.ms of the topic): longer outages need a longer one"
 	case isUnknown:
-		return "; give TLS the authority that signed the brokers' certificates (RootCAs)"
+		return "; make this system trust who signed the brokers' certificates (SSL_CERT_FILE), or in code set TLS with RootCAs"
 	case isName:
-		return "; the brokers advertise another name than their certificate has, or set TLS.ServerName"
+		return "; the brokers advertise another name than their certificate has; in code, TLS.ServerName may say which"
 	case isRecord, strings.Contains(text, "first record does not look like a TLS handshake"):
-		return "; the brokers speak no TLS there: leave TLS nil, or take their other port"
+		return "; the brokers speak no TLS there: switch TLS off, or take their other port"
 	case s.tls && (isEOF || errors.Is(err, io.EOF)):
 		return "; do the brokers speak TLS there? Otherwise check User, Password and Mechanism"
 	case strings.Contains(text, "tls alert"), isEOF && s.mechanism == "":
-		return "; if the brokers want TLS there set TLS, if they want credentials User and Password"
+		return "; if the brokers want TLS there, switch TLS on; if they want credentials, set User and Password"
 	case s.mechanism != "" && (isEOF || errors.Is(err, io.EOF)):
 		return "; a broker closed the connection: check User, Password and Mechanism, and whether it wants TLS, or no credentials"
 	case strings.Contains(text, "invalid large response"):

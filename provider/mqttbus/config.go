@@ -139,12 +139,12 @@ func (c Config) check() (settings, error) {
 		capabilities: provider.Capabilities{MaxFrameBytes: c.MaxFrameBytes, Ordered: true, Redelivers: true, Durable: c.Durable},
 	}
 	if len(c.URLs) == 0 {
-		return s, errors.New("mqtt: URLs are missing: want mqtt://[user:password@]host[:port] or mqtts://…")
+		return s, provider.WrongSetting("mqtt", "URLs", "are missing: want mqtt://[user:password@]host[:port] or mqtts://…")
 	}
 	for i, u := range c.URLs {
 		e, err := parseURL(u)
 		if err != nil {
-			return s, fmt.Errorf("mqtt: URLs[%d]: %w", i, err)
+			return s, provider.WrongSetting("mqtt", "URLs", "number %d: %w", i+1, err)
 		}
 		s.endpoints = append(s.endpoints, e)
 	}
@@ -157,28 +157,28 @@ func (c Config) check() (settings, error) {
 		s.prefix = defaultPrefix
 	}
 	if !isPrefix(s.prefix) {
-		return s, fmt.Errorf("mqtt: Prefix %q: want at most %d letters, digits and . _ - : /, with a letter or a digit at both ends", s.prefix, maxPrefix)
+		return s, provider.WrongSetting("mqtt", "Prefix", "%q: want at most %d letters, digits and . _ - : /, with a letter or a digit at both ends", s.prefix, maxPrefix)
 	}
 	expiry := c.SessionExpiry
 	if expiry == 0 {
 		expiry = defaultExpiry
 	}
 	if expiry < time.Second || expiry >= math.MaxUint32*time.Second { // the largest number would mean for ever
-		return s, fmt.Errorf("mqtt: SessionExpiry %v: want at least a second, or 0 for %v", expiry, defaultExpiry)
+		return s, provider.WrongSetting("mqtt", "SessionExpiry", "%v: want at least a second, or 0 for %v", expiry, defaultExpiry)
 	}
 	s.expirySeconds = uint32(expiry / time.Second)
 	if s.receiveBytes == 0 {
 		s.receiveBytes = defaultReceiveBytes
 	}
 	if s.receiveBytes < minReceiveBytes || s.receiveBytes > maxReceiveBytes {
-		return s, fmt.Errorf("mqtt: ReceiveBytes %d: want %d to %d, or 0 for %d", s.receiveBytes, minReceiveBytes, maxReceiveBytes, defaultReceiveBytes)
+		return s, provider.WrongSetting("mqtt", "ReceiveBytes", "%d: want %d to %d, or 0 for %d", s.receiveBytes, minReceiveBytes, maxReceiveBytes, defaultReceiveBytes)
 	}
 	limit := &s.capabilities.MaxFrameBytes
 	if *limit == 0 {
 		*limit = defaultMaxFrameBytes
 	}
 	if *limit < minFrameBytes || *limit > maxFrameBytes {
-		return s, fmt.Errorf("mqtt: MaxFrameBytes %d: want %d to %d, or 0 for %d", *limit, minFrameBytes, maxFrameBytes, defaultMaxFrameBytes)
+		return s, provider.WrongSetting("mqtt", "MaxFrameBytes", "%d: want %d to %d, or 0 for %d", *limit, minFrameBytes, maxFrameBytes, defaultMaxFrameBytes)
 	}
 	return s, nil
 }

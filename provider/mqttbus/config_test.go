@@ -21,10 +21,10 @@ func TestNew_NamesTheFieldThatIsWrong(t *testing.T) {
 		want string // in the error; empty: it is fine
 	}{
 		{"no URL", Config{}, "URLs are missing"},
-		{"an empty URL", Config{URLs: []string{url, ""}}, "URLs[1]"},
+		{"an empty URL", Config{URLs: []string{url, ""}}, "URLs number 2"},
 		{"another scheme", Config{URLs: []string{"http://h"}}, "mqtt:// or mqtts://"},
-		{"no scheme", Config{URLs: []string{"h:1883"}}, "URLs[0]"},
-		{"no host", Config{URLs: []string{"mqtt://user:" + secret + "@"}}, "URLs[0]"},
+		{"no scheme", Config{URLs: []string{"h:1883"}}, "URLs number 1"},
+		{"no host", Config{URLs: []string{"mqtt://user:" + secret + "@"}}, "URLs number 1"},
 		{"a path", Config{URLs: []string{url + "/" + secret}}, "nothing after it"},
 		{"options", Config{URLs: []string{url + "?" + secret}}, "nothing after it"},
 		{"a password with a slash", Config{URLs: []string{"mqtt://user:" + secret + "/@h"}}, "percent-encoded"},

@@ -81,9 +81,9 @@ func (l *link) diagnose(doing string, err error) (what, remedy string) {
 	case errors.As(err, &noTLS):
 		return "it does not speak TLS there", "use mqtt:// instead of mqtts://, or the port for TLS"
 	case errors.As(err, &certificate):
-		return "its certificate is not accepted: " + uplink.FirstLine(certificate.Error()), "make this system trust who signed it, or set TLS"
+		return "its certificate is not accepted: " + uplink.FirstLine(certificate.Error()), "make this system trust who signed it (SSL_CERT_FILE), or in code set TLS"
 	case errors.As(err, &alert) && alert.Op == "remote error": // that is how crypto/tls passes on what the other end says
-		return "it refuses the TLS connection: " + uplink.FirstLine(alert.Err.Error()), "set TLS with a certificate that it accepts"
+		return "it refuses the TLS connection: " + uplink.FirstLine(alert.Err.Error()), "it may want a certificate of this instance; in code, set TLS with one"
 	case errors.Is(err, errUnanswered):
 		return fmt.Sprintf("it has not acknowledged a message for %v", answerWithin), "see its log; the connection is made anew"
 	case errors.Is(err, errSilent):
@@ -98,7 +98,7 @@ func (l *link) diagnose(doing string, err error) (what, remedy string) {
 		remedy = "see its log"
 		switch {
 		case doing == connecting && l.server.tls:
-			remedy += ": it may want a certificate of this instance (set TLS), not speak TLS there (mqtt://) or no MQTT 5, or have no room (max_connections)"
+			remedy += ": it may want a certificate of this instance (in code, set TLS), not speak TLS there (mqtt://) or no MQTT 5, or have no room (max_connections)"
 		case doing == connecting:
 			remedy += ": it may want TLS (mqtts://), speak no MQTT 5, or have no room (max_connections)"
 		}

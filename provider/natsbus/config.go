@@ -113,12 +113,12 @@ func (c Config) servers() ([]*url.URL, error) {
 			u, err := url.Parse(text)
 			if err != nil || u.Hostname() == "" {
 				// Neither the text nor the words of url.Parse, which repeat it: it may hold a password.
-				return nil, fmt.Errorf("nats: URLs: number %d cannot be read (it is not shown, as it may hold a password); write nats://host:port, with %%-encoding in user and password", len(all)+1)
+				return nil, provider.WrongSetting("nats", "URLs", "number %d cannot be read (it is not shown, as it may hold a password); write nats://host:port, with %%-encoding in user and password", len(all)+1)
 			}
 			switch u.Scheme {
 			case "nats", "tls":
 			default:
-				return nil, fmt.Errorf("nats: URLs: number %d has the scheme %q; want nats or tls (for others bring a connection in Conn)", len(all)+1, u.Scheme)
+				return nil, provider.WrongSetting("nats", "URLs", "number %d has the scheme %q; want nats or tls (for others, in code, bring a connection in Conn)", len(all)+1, u.Scheme)
 			}
 			all = append(all, u)
 		}
@@ -127,7 +127,7 @@ func (c Config) servers() ([]*url.URL, error) {
 		all = append(all, &url.URL{Scheme: "nats", Host: "127.0.0.1:4222"})
 	}
 	if len(all) > maxURLs {
-		return nil, fmt.Errorf("nats: URLs: %d servers; at most %d", len(all), maxURLs)
+		return nil, provider.WrongSetting("nats", "URLs", "%d servers; at most %d", len(all), maxURLs)
 	}
 	return all, nil
 }
@@ -154,17 +154,17 @@ func (c Config) check() (settings, []nats.Option, error) {
 		s.maxFrameBytes = defaultFrameBytes
 	}
 	if s.maxFrameBytes < minFrameBytes || s.maxFrameBytes > maxFrameBytes {
-		return s, nil, fmt.Errorf("nats: MaxFrameBytes %d: want %d to %d, or 0 for %d", c.MaxFrameBytes, minFrameBytes, maxFrameBytes, defaultFrameBytes)
+		return s, nil, provider.WrongSetting("nats", "MaxFrameBytes", "%d: want %d to %d, or 0 for %d", c.MaxFrameBytes, minFrameBytes, maxFrameBytes, defaultFrameBytes)
 	}
 	if s.receiveBytes == 0 {
 		s.receiveBytes = max(defaultReceiveBytes, 8*s.maxFrameBytes)
 	}
 	if least := max(256<<10, 2*(s.maxFrameBytes+provider.FrameCharge)); s.receiveBytes < least {
-		return s, nil, fmt.Errorf("nats: ReceiveBytes %d: want at least %d, which is two frames or 256 KiB, or 0 for %d", c.ReceiveBytes, least, defaultReceiveBytes)
+		return s, nil, provider.WrongSetting("nats", "ReceiveBytes", "%d: want at least %d, which is two frames or 256 KiB, or 0 for %d", c.ReceiveBytes, least, defaultReceiveBytes)
 	}
 	if c.Conn != nil {
 		if len(c.URLs) > 0 || c.credentials() > 0 || c.TLS != nil {
-			return s, nil, errors.New("nats: Conn is set, and with it URLs, TLS or credentials; those belong to the one who makes the connection")
+			return s, nil, provider.WrongSetting("nats", "Conn", "is set, and with it URLs, TLS or credentials; those belong to the one who makes the connection")
 		}
 		s.servers = "the application's connection"
 		return s, nil, nil
@@ -182,11 +182,11 @@ func (c Config) check() (settings, []nats.Option, error) {
 func checkPrefix(prefix string) error {
 	for word := range strings.SplitSeq(prefix, ".") {
 		if word == "" || strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
-			return fmt.Errorf("nats: Prefix %q: want words of letters, digits, \"-\" and \"_\", with dots between them", prefix)
+			return provider.WrongSetting("nats", "Prefix", "%q: want words of letters, digits, \"-\" and \"_\", with dots between them", prefix)
 		}
 	}
 	if len(prefix) > maxPrefixBytes {
-		return fmt.Errorf("nats: Prefix has %d bytes; at most %d", len(prefix), maxPrefixBytes)
+		return provider.WrongSetting("nats", "Prefix", "has %d bytes; at most %d", len(prefix), maxPrefixBytes)
 	}
 	return nil
 }
@@ -233,7 +233,7 @@ func (c Config) options(servers []*url.URL) ([]nats.Option, error) {
 	case c.NKeyFile != "":
 		nkey, err := nats.NkeyOptionFromSeed(c.NKeyFile)
 		if err != nil {
-			return nil, fmt.Errorf("nats: NKeyFile: %w; it holds the seed of a user, beginning with SU", err)
+			return nil, provider.WrongSetting("nats", "NKeyFile", "cannot be used: %w; it holds the seed of a user, beginning with SU", err)
 		}
 		options = append(options, nkey)
 	}

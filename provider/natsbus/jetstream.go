@@ -1,9 +1,9 @@
 package natsbus
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -73,32 +73,20 @@ func (s subjects) kept() string { return s.root + ".kept" }
 // check returns c with defaults, and the options of a connection; or an error that names the field.
 func (c JetStreamConfig) check() (JetStreamConfig, settings, []nats.Option, error) {
 	if c.Conn != nil {
-		return c, settings{}, nil, errors.New("nats: Conn is set; a provider on JetStream makes its own connections, from URLs and credentials")
+		return c, settings{}, nil, provider.WrongSetting("nats", "Conn", "is set; a provider on JetStream makes its own connections, from URLs and credentials")
 	}
 	s, options, err := c.Config.check()
 	if err != nil {
 		return c, s, nil, err
 	}
-	for _, d := range []struct {
-		name       string
-		value      *int64
-		least, def int64
-	}{
-		{"MaxAge", (*int64)(&c.MaxAge), int64(time.Second), int64(defaultMaxAge)},
-		{"MaxBytes", &c.MaxBytes, minMaxBytes, defaultMaxBytes},
-	} {
-		if *d.value == 0 {
-			*d.value = d.def
-		}
-		if *d.value < d.least {
-			return c, s, nil, fmt.Errorf("nats: %s %d: want at least %d, or 0 for %d", d.name, *d.value, d.least, d.def)
-		}
-	}
-	if c.Replicas == 0 {
-		c.Replicas = 1
-	}
-	if c.Replicas < 1 || c.Replicas > 5 {
-		return c, s, nil, fmt.Errorf("nats: Replicas %d: want 1, 3 or 5, or 0 for 1", c.Replicas)
+	c.MaxAge, c.MaxBytes, c.Replicas = cmp.Or(c.MaxAge, defaultMaxAge), cmp.Or(c.MaxBytes, defaultMaxBytes), cmp.Or(c.Replicas, 1)
+	switch {
+	case c.MaxAge < time.Second:
+		return c, s, nil, provider.WrongSetting("nats", "MaxAge", "%v: want at least %v, or 0 for %v", c.MaxAge, time.Second, defaultMaxAge)
+	case c.MaxBytes < minMaxBytes:
+		return c, s, nil, provider.WrongSetting("nats", "MaxBytes", "%d: want at least %d, or 0 for %d", c.MaxBytes, minMaxBytes, defaultMaxBytes)
+	case c.Replicas < 1 || c.Replicas > 5:
+		return c, s, nil, provider.WrongSetting("nats", "Replicas", "%d: want 1, 3 or 5, or 0 for 1", c.Replicas)
 	}
 	return c, s, append(options, nats.NoReconnect()), nil
 }

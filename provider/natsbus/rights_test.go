@@ -244,7 +244,7 @@ func TestNew_NamesTheFieldThatIsWrong(t *testing.T) {
 		cfg  Config
 		want string
 	}{
-		{Config{URLs: []string{"nats://app:" + password + "%zz@host"}}, "URLs: number 1"},
+		{Config{URLs: []string{"nats://app:" + password + "%zz@host"}}, "URLs number 1"},
 		{Config{URLs: []string{"http://app:" + password + "@host"}}, `scheme "http"`},
 		{Config{URLs: make([]string, 0), User: "a", Token: password}, "several kinds of credentials"},
 		{Config{NKeyFile: "/nonexistent.nk"}, "NKeyFile"},

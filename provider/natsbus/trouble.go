@@ -76,13 +76,13 @@ func unreachable(servers string, err error) error {
 	case isDNS && dns.IsNotFound:
 		hint = "; check the host's name in URLs"
 	case isUnknown:
-		hint = "; give TLS the authority that signed the server's certificate (RootCAs)"
+		hint = "; make this system trust who signed the server's certificate (SSL_CERT_FILE), or in code set TLS with RootCAs"
 	case isName:
-		hint = "; use a name in URLs that is in the server's certificate, or set TLS.ServerName"
+		hint = "; use a name in URLs that is in the server's certificate, or in code set TLS.ServerName"
 	case isRecord, errors.Is(err, nats.ErrSecureConnWanted):
-		hint = "; the server speaks no TLS there: write nats:// and leave TLS nil, or switch TLS on at the server"
+		hint = "; the server speaks no TLS there: write nats://, and in code leave TLS nil, or switch TLS on at the server"
 	case errors.Is(err, nats.ErrSecureConnRequired):
-		hint = "; the server wants TLS: write tls:// in URLs or set TLS"
+		hint = "; the server wants TLS: write tls:// in URLs"
 	case strings.Contains(err.Error(), "refused"), errors.Is(err, nats.ErrNoServers):
 		hint = "; is the server running, and are host and port in URLs right?"
 	}

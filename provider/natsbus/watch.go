@@ -15,6 +15,7 @@ func (p *Provider) watch() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var next, since time.Time // no attempt before next; in trouble since
+	var told *trouble         // to the Broker
 	var ended *connection     // nothing more is to be heard of its status
 	for failed := 0; ; {
 		c := p.conn.Load()
@@ -44,6 +45,10 @@ func (p *Provider) watch() {
 		if since.IsZero() {
 			since = time.Now()
 		}
+		if t != told {
+			told = t
+			p.env.Disconnected(t.err)
+		}
 		if wait := time.Until(next); wait > 0 {
 			timer.Reset(wait)
 			continue
@@ -67,7 +72,7 @@ func (p *Provider) watch() {
 		}
 		p.env.Logger.LogAttrs(p.ctx, slog.LevelInfo, "subscribed again",
 			slog.String("server", p.conn.Load().ConnectedUrlRedacted()), slog.Duration("after", time.Since(since)))
-		since, failed = time.Time{}, 0
+		since, told, failed = time.Time{}, nil, 0
 		p.env.Reconnected()
 	}
 }

@@ -3,7 +3,6 @@ package pgbus
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -12,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/carillon-go/carillon/provider"
 )
 
 const (
@@ -93,7 +94,7 @@ func (c Config) check() (settings, error) {
 		s.prefix = defaultPrefix
 	}
 	if len(s.prefix) > maxPrefixBytes || strings.Trim(s.prefix, lettersAndDigits+"._-:/") != "" {
-		return s, fmt.Errorf("postgres: Prefix %q: want at most %d letters, digits and . _ - : /", c.Prefix, maxPrefixBytes)
+		return s, provider.WrongSetting("postgres", "Prefix", "%q: want at most %d letters, digits and . _ - : /", c.Prefix, maxPrefixBytes)
 	}
 	table, err := quoteTable(c.Table)
 	if err != nil {
@@ -104,7 +105,7 @@ func (c Config) check() (settings, error) {
 		s.maxFrameBytes = inlineBytes
 	}
 	if s.maxFrameBytes < minFrameBytes || s.maxFrameBytes > maxFrameBytes {
-		return s, fmt.Errorf("postgres: MaxFrameBytes %d: want %d to %d, or 0 for %d", c.MaxFrameBytes, minFrameBytes, maxFrameBytes, inlineBytes)
+		return s, provider.WrongSetting("postgres", "MaxFrameBytes", "%d: want %d to %d, or 0 for %d", c.MaxFrameBytes, minFrameBytes, maxFrameBytes, inlineBytes)
 	}
 	if err := s.source(c); err != nil {
 		return s, err
@@ -118,18 +119,18 @@ func (c Config) check() (settings, error) {
 func (s *settings) source(c Config) error {
 	switch {
 	case c.URL != "" && c.ConnConfig != nil:
-		return errors.New("postgres: URL and ConnConfig are both set: want one of them")
+		return provider.WrongSetting("postgres", "URL", "is set, and in code ConnConfig too: want one of them")
 	case c.URL != "":
 		own, err := pgxpool.ParseConfig(c.URL)
 		if err != nil { // neither the URL nor what the parser says of it: a password that is not encoded may be in either
-			return errors.New("postgres: URL: not understood; want postgres://user:password@host:port/database, " +
-				"with special characters of user and password percent-encoded, such as %2F for /")
+			return provider.WrongSetting("postgres", "URL", "is not understood; want postgres://user:password@host:port/database, "+
+				"with special characters of user and password percent-encoded, such as %%2F for /")
 		}
 		s.own = own
 	case c.ConnConfig != nil:
 		own, err := pgxpool.ParseConfig(c.ConnConfig.ConnString())
 		if err != nil {
-			return errors.New("postgres: ConnConfig: its connection string is not understood any more; make it with pgx.ParseConfig")
+			return provider.WrongSetting("postgres", "ConnConfig", "has a connection string that is not understood any more; make it with pgx.ParseConfig")
 		}
 		own.ConnConfig = c.ConnConfig.Copy()
 		s.own = own
@@ -139,7 +140,7 @@ func (s *settings) source(c Config) error {
 		prepare(s.listen)
 		return nil
 	default:
-		return errors.New("postgres: URL is missing: want postgres://user:password@host:port/database, or set ConnConfig or Pool")
+		return provider.WrongSetting("postgres", "URL", "is missing: want postgres://user:password@host:port/database; in code, ConnConfig or Pool will do as well")
 	}
 	prepare(s.own.ConnConfig)
 	s.listen = s.own.ConnConfig.Copy()
@@ -180,7 +181,7 @@ func quoteTable(table string) (string, error) {
 	parts := strings.Split(table, ".")
 	for _, part := range parts {
 		if len(parts) > 2 || part == "" || len(part) > maxNameBytes || strings.Trim(part, lettersAndDigits+"_") != "" {
-			return "", fmt.Errorf("postgres: Table %q: want a table, or schema.table, each of at most %d letters, digits and _", table, maxNameBytes)
+			return "", provider.WrongSetting("postgres", "Table", "%q: want a table, or schema.table, each of at most %d letters, digits and _", table, maxNameBytes)
 		}
 	}
 	return pgx.Identifier(parts).Sanitize(), nil

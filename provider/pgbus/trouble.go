@@ -155,7 +155,7 @@ const pooler = "a connection pooler that shares connections among transactions (
 func (s *settings) deaf(what string) error {
 	remedy := pooler
 	if s.brought != nil {
-		remedy = "Pool leads to another database or server, or " + pooler
+		remedy = "what was given in code as Pool leads to another database or server, or " + pooler
 	}
 	return uplink.NewTrouble(fmt.Sprintf("postgres: listen at %s: %s; %s", s.where(), what, remedy), nil)
 }

@@ -136,7 +136,7 @@ func TestStart_RefusesAPoolOfAnotherDatabase(t *testing.T) {
 	t.Cleanup(func() { pool.Close(); s.do(t, "DROP DATABASE elsewhere") })
 	p := newTest(t, Config{URL: s.url("postgres"), Pool: pool})
 	p.times.hear = 300 * time.Millisecond
-	startFails(t, p, "Pool leads to another database")
+	startFails(t, p, "as Pool leads to another database")
 }
 
 // A right that is taken away while the instance runs shows in Send, and is enough again when it is given back.

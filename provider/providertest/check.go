@@ -385,7 +385,7 @@ func (c *check) examine() {
 		e.mu.Unlock()
 
 		if late > 0 {
-			c.breaks(ruleClose, "provider %d called Deliver or Reconnected %d times after its Close had returned", i, late)
+			c.breaks(ruleClose, "provider %d called Deliver, Disconnected or Reconnected %d times after its Close had returned", i, late)
 		}
 		if overlapping > 0 {
 			c.breaks(ruleSerial, "provider %d ran two Delivers at once for each of %d addresses", i, overlapping)

@@ -252,6 +252,11 @@ func (c *check) resume(round int) {
 			}
 		}
 	}
+	for i, e := range c.eps {
+		if !e.wait(c.network.Patience, func() bool { return e.away == nil }) {
+			c.errorf("round %d: the link is healed and frames pass, and provider %d has not called Reconnected since it called Disconnected: %v", round, i, e.away)
+		}
+	}
 }
 
 // reaches waits until an endpoint hears from another, from frames that it has not heard before. They are

@@ -32,6 +32,7 @@ type Endpoint struct {
 	frames      [][]byte // everything delivered, in order of delivery, unless forget is set
 	count       int      // how many frames were delivered
 	reconnects  int
+	away        error                // of Disconnected; nil: it was not called, or Reconnected was since
 	buffer      int                  // what the Provider told of its receive buffer last; 0: nothing
 	bufferLate  bool                 // it told of one for the first time when Start had returned
 	forget      bool                 // frames are counted and given to tally only
@@ -47,7 +48,7 @@ type Endpoint struct {
 }
 
 // NewEndpoint returns an Endpoint for p, which is not started yet. env is what
-// Start will be given; its Deliver, Reconnected, ReceiveBuffer and, if they are unset, Site, Sites,
+// Start will be given; its Deliver, Disconnected, Reconnected, ReceiveBuffer and, if they are unset, Site, Sites,
 // Route, Keys and Logger are filled in. Logger writes to the output of tb.
 func NewEndpoint(tb testing.TB, p provider.Provider, env provider.Env) *Endpoint {
 	e := &Endpoint{
@@ -75,7 +76,7 @@ func NewEndpoint(tb testing.TB, p provider.Provider, env provider.Env) *Endpoint
 		env.Logger = slog.New(slog.NewTextHandler(e.logs, &slog.HandlerOptions{Level: slog.LevelDebug})).
 			With("endpoint", e.stream.String())
 	}
-	env.Deliver, env.Reconnected, env.ReceiveBuffer = e.deliver, e.reconnected, e.receiveBuffer
+	env.Deliver, env.Disconnected, env.Reconnected, env.ReceiveBuffer = e.deliver, e.disconnected, e.reconnected, e.receiveBuffer
 	e.env = env
 	return e
 }
@@ -269,12 +270,23 @@ func (e *Endpoint) deliver(b provider.Batch) {
 	}
 }
 
+func (e *Endpoint) disconnected(why error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed.Load() {
+		e.late++
+	}
+	e.away = why
+	e.changedLocked()
+}
+
 func (e *Endpoint) reconnected() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed.Load() {
 		e.late++
 	}
+	e.away = nil
 	e.reconnects++
 	e.changedLocked()
 }

@@ -99,25 +99,25 @@ func (c Config) withDefaults() (Config, []*server, error) {
 		c.Prefix = defaultPrefix
 	}
 	if len(c.Prefix) > maxPrefixBytes || strings.ContainsFunc(c.Prefix, strange) {
-		return c, nil, fmt.Errorf("rabbit: Prefix %q: want at most %d letters, digits and . _ -", c.Prefix, maxPrefixBytes)
+		return c, nil, provider.WrongSetting("rabbit", "Prefix", "%q: want at most %d letters, digits and . _ -", c.Prefix, maxPrefixBytes)
 	}
 	if c.MaxFrameBytes == 0 {
 		c.MaxFrameBytes = defaultFrameBytes
 	}
 	if c.MaxFrameBytes < minFrameBytes || c.MaxFrameBytes > maxFrameBytes {
-		return c, nil, fmt.Errorf("rabbit: MaxFrameBytes %d: want %d to %d, or 0 for %d", c.MaxFrameBytes, minFrameBytes, maxFrameBytes, defaultFrameBytes)
+		return c, nil, provider.WrongSetting("rabbit", "MaxFrameBytes", "%d: want %d to %d, or 0 for %d", c.MaxFrameBytes, minFrameBytes, maxFrameBytes, defaultFrameBytes)
 	}
 	if c.QueueBytes == 0 {
 		c.QueueBytes = defaultQueueBytes
 	}
 	if least := max(minQueueBytes, 8*c.MaxFrameBytes); c.QueueBytes < least || c.QueueBytes > maxQueueBytes {
-		return c, nil, fmt.Errorf("rabbit: QueueBytes %d: want at least %d, which is 8 frames or 1 MiB, or 0 for %d", c.QueueBytes, least, defaultQueueBytes)
+		return c, nil, provider.WrongSetting("rabbit", "QueueBytes", "%d: want at least %d, which is 8 frames or 1 MiB, or 0 for %d", c.QueueBytes, least, defaultQueueBytes)
 	}
 	if c.QueueExpiry == 0 {
 		c.QueueExpiry = defaultExpiry
 	}
 	if c.QueueExpiry < minExpiry || c.QueueExpiry > maxExpiry {
-		return c, nil, fmt.Errorf("rabbit: QueueExpiry %v: want %v to %v, or 0 for %v", c.QueueExpiry, minExpiry, maxExpiry, defaultExpiry)
+		return c, nil, provider.WrongSetting("rabbit", "QueueExpiry", "%v: want %v to %v, or 0 for %v", c.QueueExpiry, minExpiry, maxExpiry, defaultExpiry)
 	}
 	return c, servers, nil
 }
@@ -169,7 +169,7 @@ func (c Config) servers() ([]*server, error) {
 			}
 			s, err := parseURL(text)
 			if err != nil {
-				return nil, fmt.Errorf("rabbit: URLs: number %d %w", len(all)+1, err)
+				return nil, provider.WrongSetting("rabbit", "URLs", "number %d %w", len(all)+1, err)
 			}
 			all = append(all, s)
 		}
@@ -179,7 +179,7 @@ func (c Config) servers() ([]*server, error) {
 		return []*server{s}, err
 	}
 	if len(all) > maxURLs {
-		return nil, fmt.Errorf("rabbit: URLs: %d servers; at most %d", len(all), maxURLs)
+		return nil, provider.WrongSetting("rabbit", "URLs", "%d servers; at most %d", len(all), maxURLs)
 	}
 	return all, nil
 }

@@ -14,7 +14,7 @@ func TestNew_NamesTheFieldThatIsWrong(t *testing.T) {
 		cfg  Config
 		want string
 	}{
-		{Config{URLs: []string{"amqp://a", "http://app:" + secret + "@b"}}, "URLs: number 2"},
+		{Config{URLs: []string{"amqp://a", "http://app:" + secret + "@b"}}, "URLs number 2"},
 		{Config{URLs: []string{"app:" + secret + "@b"}}, "amqp://"},
 		{Config{URLs: []string{"amqp://app:" + secret + "%zz@b"}}, "percent-encoded"},
 		{Config{URLs: []string{"amqp://app:" + secret + "/@b"}}, "percent-encoded"},

@@ -62,7 +62,7 @@ func diagnose(s *server, prefix string, err error) (what, remedy string) {
 	case isNoTLS:
 		return "it does not speak TLS there", "use amqp:// instead of amqps://, or the port for TLS, 5671"
 	case isCertificate:
-		return "its certificate is not accepted: " + uplink.FirstLine(certificate.Error()), "give TLS the authority that signed it (RootCAs), or its name (ServerName)"
+		return "its certificate is not accepted: " + uplink.FirstLine(certificate.Error()), "make this system trust who signed it (SSL_CERT_FILE), or correct the host in URLs to a name that is in it; in code, TLS may have RootCAs or ServerName"
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), isNet && timeout.Timeout():
 		return "no answer in time", "is the server up, is the network to it open, and does it speak AMQP 0-9-1 there?"
 	case errors.Is(err, net.ErrClosed), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):

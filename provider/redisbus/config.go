@@ -1,7 +1,6 @@
 package redisbus
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -10,6 +9,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/carillon-go/carillon/provider"
 )
 
 // Config says which server carries the frames. One of URL and Client is required. A Config does not
@@ -92,9 +93,9 @@ func (c Config) withDefaults() (Config, source, error) {
 	var src source
 	switch {
 	case c.URL == "" && c.Client == nil:
-		return c, src, errors.New("redis: URL is missing: want redis://[user:password@]host[:port], or set Client")
+		return c, src, provider.WrongSetting("redis", "URL", "is missing: want redis://[user:password@]host[:port]; in code, Client will do as well")
 	case c.URL != "" && c.Client != nil:
-		return c, src, errors.New("redis: URL and Client are both set: want one of them")
+		return c, src, provider.WrongSetting("redis", "URL", "is set, and in code Client too: want one of them")
 	case c.URL != "":
 		var err error
 		if src.options, err = parseURL(c.URL); err != nil {
@@ -106,16 +107,16 @@ func (c Config) withDefaults() (Config, source, error) {
 		c.Prefix = defaultPrefix
 	}
 	if len(c.Prefix) > maxPrefix || strings.ContainsFunc(c.Prefix, strange) {
-		return c, src, fmt.Errorf("redis: Prefix %q: want at most %d letters, digits and . _ - : / { }", c.Prefix, maxPrefix)
+		return c, src, provider.WrongSetting("redis", "Prefix", "%q: want at most %d letters, digits and . _ - : / { }", c.Prefix, maxPrefix)
 	}
 	if c.Keep != 0 && (c.Keep < minKeep || c.Keep > maxKeep) {
-		return c, src, fmt.Errorf("redis: Keep %d: want %d to %d frames, or 0 for pub/sub", c.Keep, minKeep, maxKeep)
+		return c, src, provider.WrongSetting("redis", "Keep", "%d: want %d to %d frames, or 0 for pub/sub", c.Keep, minKeep, maxKeep)
 	}
 	if c.MaxFrameBytes == 0 {
 		c.MaxFrameBytes = defaultFrameBytes
 	}
 	if c.MaxFrameBytes < minFrameBytes || c.MaxFrameBytes > maxFrameBytes {
-		return c, src, fmt.Errorf("redis: MaxFrameBytes %d: want %d to %d, or 0 for %d", c.MaxFrameBytes, minFrameBytes, maxFrameBytes, defaultFrameBytes)
+		return c, src, provider.WrongSetting("redis", "MaxFrameBytes", "%d: want %d to %d, or 0 for %d", c.MaxFrameBytes, minFrameBytes, maxFrameBytes, defaultFrameBytes)
 	}
 	return c, src, nil
 }
@@ -131,12 +132,12 @@ func parseURL(s string) ([]rueidis.ClientOption, error) {
 	scheme, _, ok := strings.Cut(s, "://")
 	switch {
 	case !ok || scheme != "redis" && scheme != "rediss" && scheme != "unix":
-		return nil, errors.New("redis: URL: want one that begins with redis://, rediss:// (TLS) or unix://")
+		return nil, provider.WrongSetting("redis", "URL", "does not begin with redis://, rediss:// (TLS) or unix://")
 	}
 	o, err := rueidis.ParseURL(s)
 	if err != nil {
-		return nil, errors.New("redis: URL: not understood; want redis://[user:password@]host[:port][/database][?addr=host:port], " +
-			"with special characters of user and password percent-encoded, such as %2F for /")
+		return nil, provider.WrongSetting("redis", "URL", "is not understood; want redis://[user:password@]host[:port][/database][?addr=host:port], "+
+			"with special characters of user and password percent-encoded, such as %%2F for /")
 	}
 	o.DisableCache, o.DisableRetry = true, true // nothing is read; what failed the Broker sends again
 	o.PipelineMultiplex = -1                    // one connection, so that frames keep their order

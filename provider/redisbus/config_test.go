@@ -21,8 +21,8 @@ func TestConfig_RefusesWhatCannotWork(t *testing.T) {
 	}{
 		{"nothing says where the server is", Config{}, "URL is missing"},
 		{"two things say it", Config{URL: "redis://h", Client: struct{ rueidis.Client }{}}, "one of them"},
-		{"another scheme", Config{URL: "http://u:" + secret + "@h"}, "begins with redis://"},
-		{"no scheme", Config{URL: "u:" + secret + "@h:6379"}, "begins with redis://"},
+		{"another scheme", Config{URL: "http://u:" + secret + "@h"}, "does not begin with redis://"},
+		{"no scheme", Config{URL: "u:" + secret + "@h:6379"}, "does not begin with redis://"},
 		{"a password that is not encoded", Config{URL: "redis://u:" + secret + "/x@h:6379"}, "percent-encoded"},
 		{"a password that looks like a path", Config{URL: "redis://h/" + secret}, "percent-encoded"},
 		{"a control character", Config{URL: "redis://u:" + secret + "\x7f@h"}, "percent-encoded"},

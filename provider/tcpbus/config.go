@@ -2,12 +2,13 @@ package tcpbus
 
 import (
 	"crypto/tls"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/carillon-go/carillon/provider"
 )
 
 // Config says how instances reach each other. The zero Config is a good one for
@@ -50,7 +51,7 @@ type Config struct {
 	// that nobody can sit between them. Config is cloned.
 	TLS *tls.Config
 
-	// MaxFrameBytes bounds a frame that is sent. 0 means 32 KiB,
+	// MaxFrameBytes bounds a frame that is sent. 0 means 64 KiB,
 	// which the runtime allocates fastest; at most 1 MiB, which every receiver takes.
 	MaxFrameBytes int
 
@@ -78,7 +79,7 @@ const (
 	// that instances whose settings differ understand each other.
 	maxFrameBytes = 1 << 20
 
-	defaultFrameBytes = 32 << 10
+	defaultFrameBytes = 64 << 10
 	defaultQueueBytes = 32 << 20
 
 	defaultDialTimeout      = 2 * time.Second
@@ -99,6 +100,7 @@ type limits struct {
 	backoffMin         time.Duration // before the second attempt to reach a peer
 	backoffMax         time.Duration
 	stable             time.Duration // a connection that lived this long was a success
+	silence            time.Duration // for which nothing is logged of a peer that cannot be reached: most have stopped, and the member rows will tell
 }
 
 var defaultLimits = limits{
@@ -113,6 +115,7 @@ var defaultLimits = limits{
 	backoffMin:         50 * time.Millisecond,
 	backoffMax:         5 * time.Second,
 	stable:             time.Second,
+	silence:            5 * time.Second,
 }
 
 // withDefaults returns a copy of c with every zero field replaced, or an error
@@ -120,24 +123,24 @@ var defaultLimits = limits{
 func (c Config) withDefaults() (Config, error) {
 	if c.Listen != "" {
 		if _, _, err := net.SplitHostPort(c.Listen); err != nil {
-			return c, fmt.Errorf("tcp: Listen %q: %w; write host:port, for example %q", c.Listen, err, ":7070")
+			return c, provider.WrongSetting("tcp", "Listen", "%q: %w; write host:port, for example %q", c.Listen, err, ":7070")
 		}
 	}
 	c.Endpoints = slices.Clone(c.Endpoints)
 	for _, e := range c.Endpoints {
 		host, port, err := net.SplitHostPort(e)
 		if err != nil {
-			return c, fmt.Errorf("tcp: Endpoints %q: %w; write host:port", e, err)
+			return c, provider.WrongSetting("tcp", "Endpoints", "%q: %w; write host:port", e, err)
 		}
 		if n, err := strconv.ParseUint(port, 10, 16); host == "" || err != nil || n == 0 {
-			return c, fmt.Errorf("tcp: Endpoints %q: write host:port with a port from 1 to 65535", e)
+			return c, provider.WrongSetting("tcp", "Endpoints", "%q: write host:port with a port from 1 to 65535", e)
 		}
 	}
 	if c.AllowNetworks != nil {
 		networks := make([]netip.Prefix, 0, len(c.AllowNetworks))
 		for _, n := range c.AllowNetworks {
 			if !n.IsValid() {
-				return c, fmt.Errorf("tcp: AllowNetworks: %v is not a network; use netip.ParsePrefix", n)
+				return c, provider.WrongSetting("tcp", "AllowNetworks", "%v is not a network; use netip.ParsePrefix", n)
 			}
 			networks = append(networks, unmapped(n))
 		}
@@ -146,10 +149,10 @@ func (c Config) withDefaults() (Config, error) {
 	if c.TLS != nil {
 		c.TLS = c.TLS.Clone()
 		if len(c.TLS.Certificates) == 0 && c.TLS.GetCertificate == nil && c.TLS.GetConfigForClient == nil {
-			return c, fmt.Errorf("tcp: TLS has no certificate, and every instance accepts connections; set Certificates or GetCertificate")
+			return c, provider.WrongSetting("tcp", "TLS", "has no certificate, and every instance accepts connections; set Certificates or GetCertificate")
 		}
 		if c.TLS.MaxVersion != 0 && c.TLS.MaxVersion < tls.VersionTLS13 {
-			return c, fmt.Errorf("tcp: TLS allows versions up to %s; at least TLS 1.3 is used", tls.VersionName(c.TLS.MaxVersion))
+			return c, provider.WrongSetting("tcp", "TLS", "allows versions up to %s; at least TLS 1.3 is used", tls.VersionName(c.TLS.MaxVersion))
 		}
 		c.TLS.MinVersion = max(c.TLS.MinVersion, tls.VersionTLS13)
 	}
@@ -157,13 +160,13 @@ func (c Config) withDefaults() (Config, error) {
 		c.MaxFrameBytes = defaultFrameBytes
 	}
 	if c.MaxFrameBytes < 0 || c.MaxFrameBytes > maxFrameBytes {
-		return c, fmt.Errorf("tcp: MaxFrameBytes %d: choose from 1 to %d, or 0 for %d", c.MaxFrameBytes, maxFrameBytes, defaultFrameBytes)
+		return c, provider.WrongSetting("tcp", "MaxFrameBytes", "%d: choose from 1 to %d, or 0 for %d", c.MaxFrameBytes, maxFrameBytes, defaultFrameBytes)
 	}
 	if c.QueueBytes == 0 {
 		c.QueueBytes = defaultQueueBytes
 	}
 	if least := c.MaxFrameBytes + frameOverhead; c.QueueBytes < least {
-		return c, fmt.Errorf("tcp: QueueBytes %d: a frame of MaxFrameBytes does not fit; choose %d or more, or 0 for %d", c.QueueBytes, least, defaultQueueBytes)
+		return c, provider.WrongSetting("tcp", "QueueBytes", "%d: a frame of MaxFrameBytes does not fit; choose %d or more, or 0 for %d", c.QueueBytes, least, defaultQueueBytes)
 	}
 	for _, d := range []struct {
 		field string
@@ -178,7 +181,7 @@ func (c Config) withDefaults() (Config, error) {
 			*d.value = d.zero
 		}
 		if *d.value < 0 {
-			return c, fmt.Errorf("tcp: %s %v is negative; 0 means %v", d.field, *d.value, d.zero)
+			return c, provider.WrongSetting("tcp", d.field, "%v is negative; 0 means %v", *d.value, d.zero)
 		}
 	}
 	return c, nil

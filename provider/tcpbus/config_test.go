@@ -48,11 +48,11 @@ func TestConfig_ZeroMeansTheDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := p.cfg
-	if c.MaxFrameBytes != 32<<10 || c.QueueBytes != 32<<20 || c.DialTimeout != 2*time.Second ||
+	if c.MaxFrameBytes != 64<<10 || c.QueueBytes != 32<<20 || c.DialTimeout != 2*time.Second ||
 		c.HandshakeTimeout != 5*time.Second || c.PeerTimeout != 10*time.Second {
 		t.Errorf("defaults: %+v", c)
 	}
-	want := provider.Capabilities{MaxFrameBytes: 32 << 10, Ordered: true, Prompt: true}
+	want := provider.Capabilities{MaxFrameBytes: 64 << 10, Ordered: true, Prompt: true}
 	if got := p.Capabilities(); got != want || p.Name() != "tcp" {
 		t.Errorf("%q claims %+v, want %+v", p.Name(), got, want)
 	}

@@ -19,8 +19,8 @@ import (
 	"github.com/carillon-go/carillon/site"
 )
 
-// hopeless is after how many failures in a row a peer counts as not reachable:
-// it is logged, and Close no longer waits for it.
+// hopeless is after how many failures in a row a peer counts as not reachable: Close no longer waits for it. That
+// is logged when it has lasted for a while (limits.silence).
 const hopeless = 3
 
 // A target is somewhere to dial: a member at the addresses in its row, or one of
@@ -34,6 +34,8 @@ type target struct {
 	// Guarded by the Provider's mu.
 	leadsTo   site.StreamID // who answered last; expected, or zero for an endpoint before its first answer
 	failures  int           // in a row; a connection that breaks at once is one as well
+	since     time.Time     // when the first of them was
+	told      bool          // that they are hopeless, in the log
 	connected bool          // there was a connection before
 	own       bool          // the attempt that runs has reached this instance itself
 }
@@ -140,11 +142,10 @@ func (p *Provider) dialled(t *target, err error) {
 		t.failures = math.MaxInt // look again at times: a name may come to lead elsewhere
 		return
 	}
-	if t.failures < math.MaxInt {
-		t.failures++
-	}
+	t.failedLocked()
 	poke(p.settled)
-	if t.failures == hopeless && p.state == stateStarted {
+	if t.failures >= hopeless && !t.told && time.Since(t.since) >= p.lim.silence && p.state == stateStarted {
+		t.told = true
 		p.logLocked(slog.LevelWarn, "peer not reachable; going on trying", slog.Any(keyStream, t.leadsTo),
 			slog.Any(keyAddress, t.addresses), slog.String(keyError, err.Error()))
 	}
@@ -155,11 +156,21 @@ func (p *Provider) dialled(t *target, err error) {
 func (t *target) connectionEndedLocked(stable bool) {
 	t.connected = true
 	if stable {
-		t.failures = 0
-	} else if t.failures < math.MaxInt {
-		t.failures++ // else a pair that disagrees would go round in circles
+		t.failures, t.told = 0, false
+	} else {
+		t.failedLocked() // else a pair that disagrees would go round in circles
 	}
 	poke(t.wake)
+}
+
+// failedLocked counts a failure. p.mu is held.
+func (t *target) failedLocked() {
+	if t.failures == 0 {
+		t.since = time.Now()
+	}
+	if t.failures < math.MaxInt {
+		t.failures++
+	}
 }
 
 // dial tries the addresses of t until one answers and proves itself.

@@ -18,7 +18,7 @@ const (
 	readMost   = 256 << 10 // after reads that filled it; more is taken only for a frame that is longer
 
 	writeScratch = 64 << 10  // prefixes and small frames of one write
-	writeBytes   = 256 << 10 // of one write, about
+	writeBytes   = 128 << 10 // of one write, about; it stays in the cache while it is written to one peer after the other
 	writeSlices  = 1024      // of one write; the kernel takes no more
 	writeRounds  = 8         // writes in a row without waiting, before the next peer has its turn
 )

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+
+	"github.com/carillon-go/carillon/provider"
 )
 
 // usual are the networks allowed when nothing is configured: private (RFC 1918,
@@ -142,7 +144,7 @@ func advertised(c Config, bound netip.AddrPort, local []netip.Prefix, route neti
 			p = strconv.Itoa(int(port))
 		}
 		if host == "" {
-			return nil, fmt.Errorf("tcp: Advertise %q: write the host that others reach, with or without a port", c.Advertise)
+			return nil, provider.WrongSetting("tcp", "Advertise", "%q: write the host that others reach, with or without a port", c.Advertise)
 		}
 		return []string{net.JoinHostPort(host, p)}, nil
 	}

@@ -1,12 +1,13 @@
 package udpbus
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
+
+	"github.com/carillon-go/carillon/provider"
 )
 
 // Mode is how a datagram reaches the other instances.
@@ -29,7 +30,7 @@ func DefaultGroup() netip.Addr { return netip.AddrFrom4([4]byte{239, 255, 67, 82
 
 const (
 	defaultFrameBytes = 1200
-	localFrameBytes   = 32 << 10 // where no datagram leaves the machine
+	localFrameBytes   = 65_000 // where no datagram leaves the machine: nearly what an MTU of 65,536 takes
 	minFrameBytes     = 512
 	maxFrameBytes     = 65507   // what one IPv4 datagram holds
 	readBufferBytes   = 4 << 20 // asked of the kernel
@@ -71,7 +72,7 @@ type Config struct {
 	// events at once, but every network on the way must take it whole: with
 	// 1,500-byte Ethernet that is 1,472, with jumbo frames 8,972, on the loopback
 	// interface 65,507, which is the most. At least 512. 0 means 1,200, which passes everywhere; or
-	// 32,768 where Interface names the loopback interface or one of its addresses, since
+	// 65,000 where Interface names the loopback interface or one of its addresses, since
 	// all instances are on this machine then.
 	MaxFrameBytes int
 }
@@ -84,25 +85,25 @@ func (c Config) withDefaults() (Config, error) {
 		c.Mode = Multicast
 	case Multicast, Broadcast, Unicast:
 	default:
-		return c, fmt.Errorf("udp: Mode %q: want %q, %q or %q", c.Mode, Multicast, Broadcast, Unicast)
+		return c, provider.WrongSetting("udp", "Mode", "%q: want %q, %q or %q", c.Mode, Multicast, Broadcast, Unicast)
 	}
 	if !c.Group.IsValid() {
 		c.Group = DefaultGroup()
 	}
 	if c.Group = c.Group.Unmap(); !c.Group.IsMulticast() || c.Group.Zone() != "" {
-		return c, fmt.Errorf("udp: Group %v: not a multicast address; take one like %v, or ff15::4352 for IPv6, and name the interface in Interface", c.Group, DefaultGroup())
+		return c, provider.WrongSetting("udp", "Group", "%v: not a multicast address; take one like %v, or ff15::4352 for IPv6, and name the interface in Interface", c.Group, DefaultGroup())
 	}
 	if c.Port == 0 {
 		c.Port = DefaultPort
 	}
 	if c.Port < 0 || c.Port > 65535 {
-		return c, fmt.Errorf("udp: Port %d: want 1 to 65535, or 0 for %d", c.Port, DefaultPort)
+		return c, provider.WrongSetting("udp", "Port", "%d: want 1 to 65535, or 0 for %d", c.Port, DefaultPort)
 	}
 	if c.TTL == 0 {
 		c.TTL = 1
 	}
 	if c.TTL < 0 || c.TTL > 255 {
-		return c, fmt.Errorf("udp: TTL %d: want 1 to 255, or 0 for 1", c.TTL)
+		return c, provider.WrongSetting("udp", "TTL", "%d: want 1 to 255, or 0 for 1", c.TTL)
 	}
 	if c.MaxFrameBytes == 0 {
 		c.MaxFrameBytes = defaultFrameBytes
@@ -111,7 +112,7 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	if c.MaxFrameBytes < minFrameBytes || c.MaxFrameBytes > maxFrameBytes {
-		return c, fmt.Errorf("udp: MaxFrameBytes %d: want %d to %d, or 0 for %d", c.MaxFrameBytes, minFrameBytes, maxFrameBytes, defaultFrameBytes)
+		return c, provider.WrongSetting("udp", "MaxFrameBytes", "%d: want %d to %d, or 0 for %d", c.MaxFrameBytes, minFrameBytes, maxFrameBytes, defaultFrameBytes)
 	}
 	return c.checkPeers()
 }
@@ -131,19 +132,19 @@ func (c Config) checkPeers() (Config, error) {
 	c.Peers = slices.Clone(c.Peers)
 	switch {
 	case c.Mode != Unicast && len(c.Peers) > 0:
-		return c, fmt.Errorf("udp: Peers are given, but Mode is %q; set it to %q, or leave Peers away", c.Mode, Unicast)
+		return c, provider.WrongSetting("udp", "Peers", "are given, but Mode is %q; set it to %q, or leave Peers away", c.Mode, Unicast)
 	case c.Mode == Unicast && len(c.Peers) == 0:
-		return c, errors.New("udp: Mode is \"unicast\", but Peers is empty; list host:port of the instances")
+		return c, provider.WrongSetting("udp", "Mode", "is \"unicast\", but Peers is empty; list host:port of the instances")
 	case len(c.Peers) > maxPeers:
-		return c, fmt.Errorf("udp: %d Peers; at most %d", len(c.Peers), maxPeers)
+		return c, provider.WrongSetting("udp", "Peers", "%d of them; at most %d", len(c.Peers), maxPeers)
 	}
 	for _, peer := range c.Peers {
 		host, port, err := net.SplitHostPort(peer)
 		if err != nil {
-			return c, fmt.Errorf("udp: Peers %q: %w; write host:port", peer, err)
+			return c, provider.WrongSetting("udp", "Peers", "%q: %w; write host:port", peer, err)
 		}
 		if n, err := strconv.ParseUint(port, 10, 16); host == "" || err != nil || n == 0 {
-			return c, fmt.Errorf("udp: Peers %q: write host:port with a port from 1 to 65535", peer)
+			return c, provider.WrongSetting("udp", "Peers", "%q: write host:port with a port from 1 to 65535", peer)
 		}
 	}
 	return c, nil

@@ -26,10 +26,10 @@ func TestConfig_FramesAreLargeWhereNoneLeavesTheMachine(t *testing.T) {
 		cfg  Config
 		want int
 	}{
-		{Config{Interface: "127.0.0.1"}, 32768},
-		{Config{Interface: "127.9.9.9"}, 32768},
-		{Config{Interface: "::1"}, 32768},
-		{Config{Interface: loopback(t)}, 32768},
+		{Config{Interface: "127.0.0.1"}, 65000},
+		{Config{Interface: "127.9.9.9"}, 65000},
+		{Config{Interface: "::1"}, 65000},
+		{Config{Interface: loopback(t)}, 65000},
 		{Config{Interface: "127.0.0.1", MaxFrameBytes: 1200}, 1200},
 		{Config{Interface: "192.0.2.1"}, 1200},
 		{Config{Interface: "no-such-if0"}, 1200},
@@ -85,7 +85,7 @@ func TestConfig_RefusesWhatCannotBe(t *testing.T) {
 		{"a peer with port 0", Config{Mode: Unicast, Peers: []string{"b:0"}}, `Peers "b:0"`},
 		{"a peer without host", Config{Mode: Unicast, Peers: []string{":1"}}, `Peers ":1"`},
 		{"as many peers as there may be", Config{Mode: Unicast, Peers: slices.Repeat([]string{"a:1"}, 1024)}, ""},
-		{"too many peers", Config{Mode: Unicast, Peers: slices.Repeat([]string{"a:1"}, 1025)}, "1025 Peers; at most 1024"},
+		{"too many peers", Config{Mode: Unicast, Peers: slices.Repeat([]string{"a:1"}, 1025)}, "Peers 1025 of them; at most 1024"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := New(tt.cfg)

@@ -24,7 +24,7 @@
 // # Limits
 //
 // A frame sent has at most [Config.MaxFrameBytes], 1,200 by default, so that it
-// passes everywhere without IP fragmentation, which is switched off, and 32,768 on the
+// passes everywhere without IP fragmentation, which is switched off, and 65,000 on the
 // loopback interface. Frames received may have any length. Multicast and broadcast end at the next router unless TTL
 // and the network are set up for more, and few clouds pass them at all.
 //

@@ -14,12 +14,19 @@ type gate struct {
 
 // guard returns env with this gate before everything that tells the Broker something.
 func (g *gate) guard(env provider.Env) provider.Env {
-	deliver, reconnected := env.Deliver, env.Reconnected
+	deliver, disconnected, reconnected := env.Deliver, env.Disconnected, env.Reconnected
 	env.Deliver = func(b provider.Batch) {
 		g.mu.RLock()
 		defer g.mu.RUnlock()
 		if !g.isShut {
 			deliver(b)
+		}
+	}
+	env.Disconnected = func(why error) {
+		g.mu.RLock()
+		defer g.mu.RUnlock()
+		if !g.isShut {
+			disconnected(why)
 		}
 	}
 	env.Reconnected = func() {

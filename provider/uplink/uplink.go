@@ -54,7 +54,7 @@ type Options[L Link] struct {
 
 	// Connect returns a link that is subscribed, with the server's word for it, and has
 	// tried out the rights that sending needs. ctx bounds this alone, and ends with Close too. When it fails
-	// it leaves nothing behind. One call runs at a time. env is that of Start, but its Deliver and Reconnected do nothing
+	// it leaves nothing behind. One call runs at a time. env is that of Start, but its Deliver, Disconnected and Reconnected do nothing
 	// once Close has begun, and Close waits for those that run.
 	Connect func(ctx context.Context, env provider.Env) (L, error)
 
@@ -195,6 +195,7 @@ func (k *Keeper[L]) keep(l L) {
 		if stopped {
 			return
 		}
+		k.env.Disconnected(err)
 		k.env.Logger.LogAttrs(k.ctx, slog.LevelWarn, "connection lost, frames may be missed", slog.Any("error", err))
 		var ok bool
 		if l, ok = k.reconnect(); !ok {
@@ -236,12 +237,13 @@ func (k *Keeper[L]) reconnect() (l L, ok bool) {
 		k.lose(err)
 		if err.Error() != said {
 			said = err.Error()
+			k.env.Disconnected(err)
 			k.env.Logger.LogAttrs(k.ctx, slog.LevelWarn, "cannot connect, trying on", slog.Any("error", err))
 		}
 	}
 }
 
-// Env returns what Start was given, with the Deliver and Reconnected that Connect gets. It is valid once Start has returned.
+// Env returns what Start was given, with the functions that Connect gets. It is valid once Start has returned.
 func (k *Keeper[L]) Env() provider.Env { return k.env }
 
 // Link returns the link that there is just now.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -77,6 +78,9 @@ func (s *server) all() ([]*link, []time.Time) {
 type told struct {
 	delivered, reconnected atomic.Int32
 	log                    strings.Builder
+
+	mu  sync.Mutex
+	why []string // of Disconnected
 }
 
 func (b *told) env() provider.Env {
@@ -84,7 +88,18 @@ func (b *told) env() provider.Env {
 		Logger:      slog.New(slog.NewTextHandler(&b.log, nil)),
 		Deliver:     func(provider.Batch) { b.delivered.Add(1) },
 		Reconnected: func() { b.reconnected.Add(1) },
+		Disconnected: func(why error) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.why = append(b.why, why.Error())
+		},
 	}
+}
+
+func (b *told) reasons() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.why)
 }
 
 func keeper(s *server) *uplink.Keeper[*link] {
@@ -131,6 +146,9 @@ func TestKeeper_ReplacesALinkThatBreaks(t *testing.T) {
 		}
 		if n := b.reconnected.Load(); n != 1 {
 			t.Errorf("the Broker was told %d times that frames may be lost, want once", n)
+		}
+		if got, want := b.reasons(), []string{errBroken.Error(), errBroken.Error()}; !slices.Equal(got, want) {
+			t.Errorf("the Broker was told %q, want that the link broke and that it cannot be made again: %q", got, want)
 		}
 		k.Close()
 		links, _ = s.all()
@@ -264,9 +282,10 @@ func TestKeeper_NothingIsToldAfterClose(t *testing.T) {
 		k.Close()
 		k.Close()
 		links[0].env.Deliver(provider.Batch{})
+		links[0].env.Disconnected(errBroken)
 		links[0].env.Reconnected()
-		if d, r := b.delivered.Load(), b.reconnected.Load(); d != 1 || r != 0 {
-			t.Errorf("delivered %d times, reconnected %d times; want 1 and 0", d, r)
+		if d, r, n := b.delivered.Load(), b.reconnected.Load(), len(b.reasons()); d != 1 || r != 0 || n != 0 {
+			t.Errorf("delivered %d times, reconnected %d times, disconnected %d times; want 1, 0 and 0", d, r, n)
 		}
 	})
 }

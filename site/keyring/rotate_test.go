@@ -141,7 +141,7 @@ func TestRotate_GoesThroughEveryStep(t *testing.T) {
 		if _, err := w.rotate(keyring.Options{Overlap: time.Second}); err != nil || w.states() != "1 revoked, 2 revoked, 3 active" {
 			t.Errorf("the next rotation: %v: %s", err, w.states())
 		}
-		if k := w.site.Active(); k.Suite != site.SuiteHMACSHA256 {
+		if k := w.site.Active(); k.Suite != site.DefaultSuite() {
 			t.Errorf("the site that was read before changed: %+v", k)
 		}
 	})

@@ -18,8 +18,8 @@ func ensureSiteCreatesOnce(t *testing.T, store Store) {
 		t.Errorf("a new site is %+v; want its name, an ID, a generation and a lowest version", s)
 	}
 	if len(s.Keys) != 1 || s.Keys[0].ID != 1 || s.Keys[0].State != site.KeyActive ||
-		s.Keys[0].Suite != site.SuiteHMACSHA256 || s.Keys[0].Version == 0 || s.Keys[0].Secret.IsZero() {
-		t.Errorf("the keys of a new site are %+v; want one active key 1 of the HMAC suite with a secret", s.Keys)
+		s.Keys[0].Suite != site.DefaultSuite() || s.Keys[0].Version == 0 || s.Keys[0].Secret.IsZero() {
+		t.Errorf("the keys of a new site are %+v; want one active key 1 of the default suite with a secret", s.Keys)
 	}
 	if again := f.ensure("app"); !sameSite(s, again) {
 		t.Errorf("a second EnsureSite returned %+v, the first %+v", again, s)

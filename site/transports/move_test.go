@@ -430,6 +430,41 @@ func TestAbort_GoesBackFromEveryStep(t *testing.T) {
 	}
 }
 
+// Where nothing was sent on the new transport there is nothing to wait for, and so no time to name.
+func TestAbort_BeforeAnythingWasSentEndsAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.instance(w.site, "udp", "nats")
+		ctx, cancel := context.WithCancel(t.Context())
+		o := w.options(transports.Options{})
+		inner := o.Progress
+		o.Progress = func(p transports.Progress) {
+			inner(p)
+			if p.Step.Action == transports.AwaitReceive {
+				cancel()
+			}
+		}
+		transports.Move(ctx, w.db, "app", []string{"nats"}, o) // is stopped
+		w.told = nil
+		if _, err := transports.Abort(t.Context(), w.db, "app", w.options(transports.Options{})); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{
+			"let nats end at once: nothing was sent on it",
+			"have every instance close nats",
+			"wait until web1 can do without nats",
+			"done: udp in use",
+		}
+		got := w.told
+		for i := range got {
+			got[i] = stream.ReplaceAllString(details.Replace(got[i]), "")
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("told\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		w.wantUse("udp")
+	})
+}
+
 func TestMove_RefusesAnother(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		i := w.instance(w.site, "udp", "nats", "redis")

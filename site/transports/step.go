@@ -131,7 +131,7 @@ type Step struct {
 	Change site.Site
 
 	Waiting []site.Member // the rows that are waited for
-	Until   time.Time     // by the database's clock, of End and AwaitEnd
+	Until   time.Time     // by the database's clock, of End and AwaitEnd; zero in an End at once
 }
 
 // Stores reports whether s is a change to the site, and not a wait or the end.
@@ -163,6 +163,9 @@ func (s Step) String() string {
 	case AwaitNew:
 		return fmt.Sprintf("wait until %s can send on %s alone", s.names(), to)
 	case End:
+		if s.Until.IsZero() {
+			return fmt.Sprintf("let %s end at once: nothing was sent on it", list(s.old()))
+		}
 		return fmt.Sprintf("keep %s open until %s", list(s.old()), clock(s.Until))
 	case AwaitEnd:
 		return fmt.Sprintf("wait until %s, when nothing is on its way on %s any more", clock(s.Until), list(s.old()))
@@ -252,7 +255,7 @@ func Next(v View, r Target) (Step, error) {
 		next.From, next.Send, next.Until, next.Back = t.To, to, time.Time{}, true
 		if slices.Equal(t.Send, to) { // nothing was sent on the others yet
 			next.Until = v.Now
-			step.Action, step.Until = End, v.Now
+			step.Action = End
 		}
 	case slices.Equal(t.Receive, to) && slices.Equal(t.Send, to):
 		step.Action, step.From, step.To = Done, t.From, to

@@ -42,7 +42,7 @@ func OpenDatabase(dir string) (*Database, error) {
 // Close closes the Database and its pool.
 func (d *Database) Close() error { return errors.Join(d.Database.Close(), d.pool.Close()) }
 
-// createSite makes the site with a key of the suite wanted.
+// createSite makes the site with a key of the suite wanted; zero: as it is.
 func createSite(ctx context.Context, dir string, suite site.Suite) error {
 	db, err := OpenDatabase(dir)
 	if err != nil {
@@ -50,11 +50,11 @@ func createSite(ctx context.Context, dir string, suite site.Suite) error {
 	}
 	defer db.Close()
 	s, err := db.EnsureSite(ctx, Application)
-	if err != nil || s.Active().Suite == suite {
+	if err != nil || suite == 0 || s.Active().Suite == suite {
 		return err
 	}
-	// A new site signs; one that encrypts is made as an operator makes it. Nobody is
-	// there who would still use the first key.
+	// Another suite is had as an operator has it. Nobody is there who would still use
+	// the first key.
 	_, err = keyring.Rotate(ctx, db, Application, keyring.Options{Suite: suite, Overlap: time.Millisecond, Poll: time.Millisecond})
 	return err
 }

@@ -19,7 +19,7 @@ const (
 	rotatePatience = 20 * time.Second // with an instance that was killed
 )
 
-// Rotate rotates the key of a site, from this process, to the end. Its suite becomes the other one.
+// Rotate rotates the key of a site, from this process, to the end. Its suite becomes one that encrypts, or if it does, that of a new site.
 func (d *Database) Rotate(ctx context.Context, siteName string, overlap time.Duration) error {
 	return d.use(func(db *sqlsite.Database) error {
 		active, err := activeKey(ctx, db, siteName)
@@ -28,7 +28,7 @@ func (d *Database) Rotate(ctx context.Context, siteName string, overlap time.Dur
 		}
 		suite := site.SuiteAES256GCM
 		if active.Suite == suite {
-			suite = site.SuiteHMACSHA256
+			suite = site.DefaultSuite()
 		}
 		_, err = keyring.Rotate(ctx, db, siteName, keyring.Options{
 			Suite: suite, Overlap: overlap, Poll: rotatePoll, Force: true, Patience: rotatePatience,

@@ -312,7 +312,7 @@ func Table() []Scenario {
 	return table
 }
 
-// rotate rotates the key for as long as events are raised, to the other suite each time. The old key
+// rotate rotates the key for as long as events are raised, to another suite each time. The old key
 // verifies for as long as a frame may be repaired.
 func rotate(s *Stage) {
 	err := s.Rotating(time.Second, s.Scenario.Window+2*time.Second, func() { s.Wait(s.Scenario.Load) })

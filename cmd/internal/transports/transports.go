@@ -35,6 +35,7 @@ func Factories() map[string]appsettings.Factory {
 	for name, make := range all {
 		all[name] = func(s appsettings.Section) (provider.Provider, error) {
 			p, err := make(s)
+			err = s.Place(err)
 			if _, told := errors.AsType[*appsettings.Error](err); err != nil && !told {
 				err = fmt.Errorf("section Carillon:%s: %w", strings.ToUpper(name[:1])+name[1:], err)
 			}

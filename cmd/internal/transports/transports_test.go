@@ -135,6 +135,38 @@ func TestFactories_SayAllThatIsWrongAtOnce(t *testing.T) {
 	}
 }
 
+// What only the transport knows to be wrong has its place like what can be seen from the text.
+func TestFactories_SayWhereASettingStandsThatTheTransportRefuses(t *testing.T) {
+	const connection = `"ConnectionString": "Endpoint=sb://127.0.0.1;SharedAccessKeyName=k;SharedAccessKey=c2VjcmV0",`
+	for _, tt := range []struct{ name, others, key, value, want string }{
+		{"Aws", `"Region": "us-east-1",`, "Prefix", `"a.b"`, `"a.b": want at most`},
+		{"Azure", connection, "MaxFrameBytes", "1", "1: want "},
+		{"JetStream", "", "Replicas", "6", "6: want 1, 3 or 5"},
+		{"JetStream", "", "MaxAge", `"1ms"`, "1ms: want at least 1s, or 0 for "},
+		{"Kafka", "", "Retention", `"1s"`, "1s: want at least"},
+		{"Kafka", "", "Brokers", `["a:b:c"]`, "number 1 cannot be read"},
+		{"Kafka", "", "Mechanism", `"PLAIN"`, "is set, and User is not"},
+		{"Mqtt", `"Urls": "mqtt://127.0.0.1",`, "ReceiveBytes", "1", "1: want "},
+		{"Nats", "", "maxFrameBytes", "1", "1: want 512 to"},
+		{"Nats", "", "NkeyFile", `"nowhere.nk"`, "cannot be used: "},
+		{"Postgres", `"Url": "postgres://127.0.0.1/a",`, "Table", `"a.b.c"`, `"a.b.c": want a table`},
+		{"Rabbit", "", "QueueBytes", "1", "1: want at least"},
+		{"Rabbit", "", "Urls", `["http://127.0.0.1"]`, "number 1 "},
+		{"Redis", "", "Url", `"http://127.0.0.1"`, "does not begin with redis://"},
+		{"RedisStreams", `"Url": "redis://127.0.0.1",`, "Keep", "1", "1: want "},
+	} {
+		s := load(t, fmt.Sprintf("{\"Carillon\": {\"Application\": \"app\", \"Provider\": %q,\n%q: { %s\n%q: %s}}}", tt.name, tt.name, tt.others, tt.key, tt.value))
+		want := fmt.Sprintf("configuration: appsettings.json:3: Carillon:%s:%s: %s", tt.name, tt.key, tt.want)
+		_, err := Factories()[strings.ToLower(tt.name)](s.Section(tt.name))
+		if err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+		if _, of := s.Config(memsite.New(nil)); of == nil || of.Error() != err.Error() {
+			t.Errorf("Config says %v, the factory %v", of, err)
+		}
+	}
+}
+
 func TestFactories_AzureTakesAnIdentity(t *testing.T) {
 	s := load(t, "", "Carillon__Azure__Namespace=example.servicebus.windows.net")
 	p, err := Factories()["azure"](s.Section("azure"))

@@ -111,11 +111,17 @@
     card.el.dataset.state = i.state;
     card.el.dataset.cut = i.cut;
     const others = i.counters.peers;
+    const outage = i.counters.outage;
+    const away = i.state === "running" && !i.cut && outage.since > 0;
     let status = i.state;
     if (i.state === "running") {
       status = i.cut ? "network cut" : document.body.classList.contains("off") ? "alone" : `in step with ${others} other${others === 1 ? "" : "s"}`;
       if (!i.cut && i.counters.status) status = i.counters.status;
+      if (away) status = `${outage.provider} is away`;
     }
+    card.el.dataset.away = away;
+    const said = away ? `${outage.provider} takes nothing since ${clock(outage.since).slice(0, 8)}, so what is raised here waits: ${outage.reason}` : "";
+    if (card.is.away.textContent !== said) card.is.away.textContent = said; // a screen reader says it again
     card.is.status.textContent = status;
     card.is.status.title = i.pid ? `process ${i.pid}` : "";
     card.is.over.textContent = i.state === "stopped" ? `Instance ${i.index} is not running. ${i.note || ""}` : `Instance ${i.index} is starting.`;
@@ -226,6 +232,8 @@
       const entry = row(r, "missed", `Missed ${n}`, `${r.event || "any event"}, raised by ${r.from || "an unknown instance"} · ${r.reason}`);
       chip(entry, r.instance, "", "cache cleared");
       told(card, 0);
+    } else if (r.kind === "away") {
+      chip(row(r, "away", r.event, r.reason), r.instance, "", "");
     } else if (r.kind === "dropped") {
       const entry = row(r, "dropped", r.count === 1 ? "Dropped 1 frame" : `Dropped ${r.count} frames`, r.text ? `${r.reason} · ${r.text}` : r.reason);
       chip(entry, r.instance, "", "refused");
@@ -252,6 +260,7 @@
   stream.addEventListener("error", () => {
     for (const c of cards.values()) {
       c.el.dataset.state = c.state = "stopped";
+      c.el.dataset.away = false;
       c.is.status.textContent = "the demonstration does not answer";
       c.is.over.textContent = "The demonstration does not answer. Has it been stopped?";
     }
