@@ -66,6 +66,25 @@ func TestPause_OwnStandstillIsNotHeldAgainstReceivers(t *testing.T) {
 	}
 }
 
+// A receiver that moves along, though for so long that only its last step counts, is given that step's time again too.
+func TestPause_ProgressBeforeItCounts(t *testing.T) {
+	m, others, now, fx := pacedBy(t, 1, func(cfg *Config) { cfg.MaxStall = time.Second })
+	grants(m, others[0], now, 0, 200_000, fx)
+	raiseAndTake(t, m, now, 400)
+	began := now
+	for i, at := range []time.Duration{400 * time.Millisecond, 880 * time.Millisecond} {
+		passes(m, began.Add(at), fx, func(time.Time) {})
+		grants(m, others[0], began.Add(at), uint64(i+1), 1000, fx) // too little for another frame
+	}
+	now = began.Add(900 * time.Millisecond)
+	passes(m, now, fx, func(time.Time) {})
+	now = now.Add(560 * time.Millisecond)
+	m.Tick(now, fx)
+	if p := m.byStream[others[0]]; !p.counts || p.evicted > 0 {
+		t.Errorf("given up %v after its last progress, most of which this process stood still", now.Sub(began.Add(880*time.Millisecond)))
+	}
+}
+
 // To stand still again and again is no way to wait for a receiver for ever.
 func TestPause_ReceiversAreGivenUpThoughItComesAgain(t *testing.T) {
 	m, others, now, fx := pacedBy(t, 1, func(*Config) {})
