@@ -56,8 +56,11 @@ func newKeyring(cfg *Config, self site.ID, all []site.Site, was *keyring) (*keyr
 			k.noteStolen(old, s)
 		}
 		for _, key := range s.Keys {
-			if key.State.Verifies() && s.Floors.Allow(key) == nil && seal.Usable(s.ID, key) != nil {
-				k.trouble = append(k.trouble, fmt.Sprintf("key %d of site %q: %v; a rotation to it waits for this instance", key.ID, s.Name, seal.Usable(s.ID, key)))
+			if !key.State.Verifies() || s.Floors.Allow(key) != nil {
+				continue
+			}
+			if err := seal.Usable(s.ID, key); err != nil {
+				k.trouble = append(k.trouble, fmt.Sprintf("site %q: %v; rotations wait for this instance", s.Name, err))
 			}
 		}
 		k.accepted = append(k.accepted, s)

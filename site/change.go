@@ -85,7 +85,7 @@ func checkNew(k Key, others []Key) error {
 	case k.State != KeyPending && k.State != KeyActive:
 		return fmt.Errorf("site: the new key %d is %v; a new key is pending or active", k.ID, k.State)
 	case !k.Suite.known():
-		return fmt.Errorf("site: the new key %d has no known suite (%d)", k.ID, k.Suite)
+		return fmt.Errorf("site: the new key %d is of suite %d, which this program does not know: upgrade it", k.ID, k.Suite)
 	case k.Version == 0:
 		return fmt.Errorf("site: the new key %d has no wire version", k.ID)
 	case k.Secret.IsZero():

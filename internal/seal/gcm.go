@@ -45,7 +45,7 @@ func newGCM(key []byte) cipher.AEAD {
 			return aead
 		}
 	}
-	panic("seal: " + err.Error()) // only for a wrong key length
+	panic("seal: " + err.Error()) // only for a wrong key length, and where usable refuses the suite
 }
 
 func (g *gcmKey) seal(frame []byte) {

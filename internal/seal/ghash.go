@@ -11,9 +11,10 @@ import (
 var ghashContext = []byte("carillon ghash v1\x00")
 
 // ghash is the hash of bodies in the suite GHASH-HMAC-SHA-256: GMAC with one nonce for all, so that
-// it depends on the body alone. Who has not its key finds two bodies of 1 MiB with one
-// hash by a chance of 2⁻¹¹¹: a block more than the body has, over 2¹²⁸ (McGrew and Viega, The Security and
-// Performance of the Galois/Counter Mode, section 5).
+// it depends on the body alone. Any two bodies that somebody without its key may think of have one
+// hash by a chance below 2⁻¹¹²: one more than the longer has blocks of 16 bytes, over 2¹²⁸ (McGrew and Viega,
+// The Security and Performance of the Galois/Counter Mode, full version, appendix A, lemma 2). That holds as far as
+// nobody tells AES-256 and HMAC-SHA-256, which make the keys, from random functions.
 //
 // What goes over the wire is an HMAC of the hash and of the header, and tells nothing of either key.
 // Black and Cochran (MAC Reforgeability, FSE 2009) call that WMAC. GMAC itself hands the hash out

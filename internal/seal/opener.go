@@ -66,7 +66,7 @@ func refusal(s *site.Site, k *site.Key) error {
 	case k.State.Ended():
 		return ErrRevoked
 	case !k.State.Verifies():
-		return fmt.Errorf("%w: key %d of site %v is in state %d", ErrUnsupported, k.ID, s.ID, k.State)
+		return fmt.Errorf("key %d of site %v: %w: it does not know state %d: upgrade it", k.ID, s.ID, ErrUnsupported, k.State)
 	}
 	if k.Version < s.Floors.Version || s.Floors.EncryptionRequired && !k.Suite.Encrypts() {
 		return ErrFloor

@@ -36,8 +36,9 @@ var (
 	ErrFloor = errors.New("seal: the key is below the site's floors")
 
 	// ErrUnsupported reports a key whose version, suite or state this program does
-	// not know: it is older than the one that made the key. Upgrade it.
-	ErrUnsupported = errors.New("seal: unknown version, suite or state")
+	// not know, because it is older than the one that made the key, or a suite that
+	// GODEBUG=fips140=only does not allow.
+	ErrUnsupported = errors.New("seal: this program cannot use the key")
 
 	// ErrVersion reports a frame of another wire version than its key has.
 	ErrVersion = errors.New("seal: the frame's version is not that of its key")
@@ -63,7 +64,7 @@ func TrailerLen(suite site.Suite) (int, error) {
 	case site.SuiteAES256GCM:
 		return gcmTrailerLen, nil
 	default:
-		return 0, fmt.Errorf("%w: suite %d", ErrUnsupported, suite)
+		return 0, fmt.Errorf("%w: it does not know suite %d: upgrade it", ErrUnsupported, suite)
 	}
 }
 
@@ -100,7 +101,7 @@ func usable(s site.ID, k *site.Key) error {
 	case s == site.ID{} || k.ID == 0:
 		return fmt.Errorf("%w: site %v, key %d: neither may be zero", ErrUnknownKey, s, k.ID)
 	case k.Version != wire.Version:
-		return fmt.Errorf("%w: key %d of site %v is for wire version %d, this program knows %d", ErrUnsupported, k.ID, s, k.Version, wire.Version)
+		return fmt.Errorf("key %d of site %v: %w: it is for wire version %d, and only %d is known here: upgrade the program", k.ID, s, ErrUnsupported, k.Version, wire.Version)
 	case k.Secret.IsZero():
 		return fmt.Errorf("%w: key %d of site %v has no secret", ErrUnknownKey, k.ID, s)
 	}
@@ -108,7 +109,7 @@ func usable(s site.ID, k *site.Key) error {
 		return fmt.Errorf("key %d of site %v: %w", k.ID, s, err)
 	}
 	if fips140.Enforced() && k.Suite != site.SuiteHMACSHA256 {
-		return fmt.Errorf("%w: GODEBUG=fips140=only allows no key of suite %v (key %d of site %v): rotate to %v", ErrUnsupported, k.Suite, k.ID, s, site.SuiteHMACSHA256)
+		return fmt.Errorf("key %d of site %v: %w: GODEBUG=fips140=only does not allow suite %v: rotate to %v", k.ID, s, ErrUnsupported, k.Suite, site.SuiteHMACSHA256)
 	}
 	return nil
 }

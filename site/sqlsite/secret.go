@@ -6,7 +6,6 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 
@@ -52,7 +51,7 @@ const (
 // A wrap is one key-encryption key.
 type wrap struct {
 	id   [wrapIDLen]byte // says which it is and nothing of it
-	aead cipher.AEAD
+	aead cipher.AEAD     // makes the nonce and puts it first
 }
 
 func newWrap(key site.Secret) *wrap {
@@ -64,7 +63,7 @@ func newWrap(key site.Secret) *wrap {
 	if err != nil {
 		panic("sqlsite: " + err.Error())
 	}
-	aead, err := cipher.NewGCM(block)
+	aead, err := cipher.NewGCMWithRandomNonce(block) // GODEBUG=fips140=only takes no other
 	if err != nil {
 		panic("sqlsite: " + err.Error())
 	}
@@ -96,9 +95,7 @@ func (d *Database) sealSecret(s site.ID, k site.Key) []byte {
 		return append([]byte{}, k.Secret.Reveal()...) // not nil, which would be NULL
 	}
 	b := append([]byte{sealedVersion}, d.seal.id[:]...)
-	nonce := make([]byte, d.seal.aead.NonceSize())
-	rand.Read(nonce)
-	return d.seal.aead.Seal(append(b, nonce...), nonce, k.Secret.Reveal(), sealedFor(s, k))
+	return d.seal.aead.Seal(b, nil, k.Secret.Reveal(), sealedFor(s, k))
 }
 
 // openSecret returns the secret that is stored for k.
@@ -115,12 +112,12 @@ func (d *Database) openSecret(s site.ID, name string, k site.Key, stored []byte)
 	case len(d.wraps) == 0:
 		return site.Secret{}, finding("%w: that of key %d of site %q is encrypted, and this program has no key-encryption key; configure the one that the other instances have", site.ErrSecret, k.ID, name)
 	}
-	id, nonce, sealed := stored[1:1+wrapIDLen], stored[1+wrapIDLen:1+wrapIDLen+12], stored[1+wrapIDLen+12:]
+	id, sealed := stored[1:1+wrapIDLen], stored[1+wrapIDLen:]
 	for _, w := range d.wraps {
 		if !bytes.Equal(id, w.id[:]) {
 			continue
 		}
-		plain, err := w.aead.Open(nil, nonce, sealed, sealedFor(s, k))
+		plain, err := w.aead.Open(nil, nil, sealed, sealedFor(s, k))
 		if err != nil {
 			return site.Secret{}, finding("%w: that of key %d of site %q was altered, or belongs to another row; restore the tables from a backup, or revoke the key", site.ErrSecret, k.ID, name)
 		}
