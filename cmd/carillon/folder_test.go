@@ -3,8 +3,10 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -99,5 +101,48 @@ func TestDemo_SweepsWhatNobodyHolds(t *testing.T) {
 	sweepFolders(tmp)
 	if there(used) || !there(filepath.Join(other, demoLock)) {
 		t.Errorf("used %v, lock of other %v", there(used), there(filepath.Join(other, demoLock)))
+	}
+}
+
+// The parent is killed while an instance tells it something: the instance ends in good order, and removes the folder.
+func TestInstance_TidiesUpThoughNobodyHearsItAnyMore(t *testing.T) {
+	folder, err := os.MkdirTemp(t.TempDir(), demoFolder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := prepare(t.Context(), filepath.Join(folder, demoFile)); err != nil {
+		t.Fatal(err)
+	}
+	port := freePorts(t, 2)
+	cmd := program(t, "carillon", "demo-instance", "--index", "1", "--port", fmt.Sprint(port+1), "--dashboard-port", fmt.Sprint(port),
+		"--folder", folder, "--provider", "tcp", "--events", "on")
+	var said output
+	cmd.Stderr = &said
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	for ready := false; !ready; ready = strings.Contains(lines.Text(), `"ready":true`) {
+		if !lines.Scan() {
+			cmd.Process.Kill()
+			t.Fatalf("the instance is not ready: %v, %v: %s", lines.Err(), cmd.Wait(), &said)
+		}
+	}
+	out.Close()
+	io.WriteString(in, "notice\n") // it is told of before anything else is done
+	in.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the instance ends with %v: %s", err, &said)
+	}
+	if _, err := os.Stat(folder); !os.IsNotExist(err) {
+		t.Errorf("the folder is still there: %v", err)
 	}
 }

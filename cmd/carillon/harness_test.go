@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -24,6 +23,7 @@ import (
 	"time"
 
 	"github.com/carillon-go/carillon/examples/cms/dashboard"
+	"github.com/carillon-go/carillon/provider/providertest"
 )
 
 // TestMain lets the test program be the carillon program too, and a bare
@@ -135,27 +135,28 @@ type demo struct {
 	client   *http.Client
 }
 
-// freePorts returns the first of n ports in a row that nobody uses.
+// freePorts returns the first of n ports in a row that nobody uses, nor is lent, before the test ends.
 func freePorts(t *testing.T, n int) int {
 	t.Helper()
 	for range 200 {
-		var taken []net.Listener
-		ln, err := net.Listen("tcp4", "127.0.0.1:0")
+		first, release, err := providertest.ReservePort(0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		first := ln.Addr().(*net.TCPAddr).Port
-		taken = append(taken, ln)
-		for len(taken) < n && err == nil {
-			if ln, err = net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", first+len(taken))); err == nil {
-				taken = append(taken, ln)
+		all := []func(){release}
+		for len(all) < n && err == nil && first+n < 65535 {
+			if _, release, err = providertest.ReservePort(first + len(all)); err == nil {
+				all = append(all, release)
 			}
 		}
-		for _, ln := range taken {
-			ln.Close()
-		}
-		if err == nil && first+n < 65535 {
+		if len(all) == n {
+			for _, release := range all {
+				t.Cleanup(release)
+			}
 			return first
+		}
+		for _, release := range all {
+			release()
 		}
 	}
 	t.Fatalf("no %d free ports in a row", n)

@@ -9,8 +9,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/carillon-go/carillon/appsettings"
@@ -41,6 +43,8 @@ const shutdownTimeout = 2 * time.Second
 // Run implements the command.
 func (c *instanceCmd) Run(ctx context.Context, std streams) error {
 	parent := os.Getppid()
+	// What is written to a parent that is gone would end this process at once, and its folder would be left.
+	signal.Ignore(syscall.SIGPIPE)
 	member := fleet.NewMember(std.out)
 	release, err := holdFolder(c.Folder)
 	if err != nil {

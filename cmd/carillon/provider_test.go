@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	linked "github.com/carillon-go/carillon/cmd/internal/transports"
+	"github.com/carillon-go/carillon/provider/providertest"
 	"github.com/carillon-go/carillon/site"
 	"github.com/carillon-go/carillon/site/transports"
 )
@@ -24,19 +25,24 @@ import (
 // A natsServer is a NATS server in this process, which ends with the test.
 type natsServer struct {
 	t    *testing.T
-	port int // -1: a free one
+	port int
 	*server.Server
 }
 
 func startNATS(t *testing.T) *natsServer {
 	t.Helper()
-	s := &natsServer{t: t, port: -1}
+	port, release, err := providertest.ReservePort(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	s := &natsServer{t: t, port: port}
 	s.start()
 	t.Cleanup(s.stop)
 	return s
 }
 
-// start starts it, at the address that it had before.
+// start starts it, always at the same address.
 func (s *natsServer) start() {
 	s.t.Helper()
 	var err error
@@ -47,7 +53,6 @@ func (s *natsServer) start() {
 	if !s.ReadyForConnections(patience) {
 		s.t.Fatal("the NATS server is not ready")
 	}
-	s.port = s.Addr().(*net.TCPAddr).Port
 }
 
 func (s *natsServer) stop() {
@@ -71,12 +76,7 @@ func startRedis(t *testing.T) *redisServer {
 		}
 		t.Skipf("%v; install the Debian package redis-server", err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
+	address := providertest.NewAddress(t)
 	s := &redisServer{t: t, path: path, folder: t.TempDir(), address: address, url: "redis://" + address}
 	s.start()
 	t.Cleanup(s.kill)

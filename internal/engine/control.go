@@ -294,6 +294,7 @@ func (m *Machine) apart() bool { return m.cfg.ReachesOne && m.many() }
 
 // Tick does what is due at now. Call it when [Machine.Next] has come.
 func (m *Machine) Tick(now time.Time, fx *Effects) {
+	m.notice(now)
 	m.sayHello(now, fx)
 	m.settleJoin(now, fx)
 	if at := m.join.stateAt; !at.IsZero() && !now.Before(at) {

@@ -275,6 +275,7 @@ type Machine struct {
 	trimAt      time.Time              // when frames kept of others are looked through, if no heartbeat does it
 	endings     map[site.StreamID]bool // ended streams to tell of, as somebody does not know
 	endingsAt   time.Time
+	seen        time.Time // last input that notice was told of
 	started     bool
 	finished    bool // BYE was said
 	cloned      bool // another process speaks in the own stream

@@ -217,6 +217,7 @@ func TestFlow_AReceiverThatHoldsUpForTooLongStopsCounting(t *testing.T) {
 		grants(m, s, now, 0, 200_000, fx)
 	}
 	n := raiseAndTake(t, m, now, 400)
+	passes(m, now.Add(100*time.Millisecond), fx, func(time.Time) {})
 	now = now.Add(100 * time.Millisecond)
 	grants(m, others[0], now, uint64(n), 400_000, fx)
 	fx.Reset()

@@ -37,6 +37,7 @@ func (m *Machine) Drop(v Verdict) { m.counts[v]++ }
 // yet are held and judged later, so the counts, not the verdicts, tell what
 // became of everything.
 func (m *Machine) Receive(now time.Time, h wire.Header, frame, body []byte, fx *Effects) Verdict {
+	m.notice(now)
 	p := m.byStream[h.Stream]
 	v := Accepted
 	switch {

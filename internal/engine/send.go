@@ -215,6 +215,7 @@ func (m *Machine) header(now time.Time, t wire.Type) wire.Header {
 // and calls [Machine.Handed]. What goes beyond the credit of receivers is left
 // until [Effects.Send]; the fragments of an event stay together.
 func (m *Machine) Take(now time.Time, dst []*Frame) []*Frame {
+	m.notice(now)
 	n, last := m.allowed(now)
 	if last {
 		m.closeFrame(now)
@@ -282,6 +283,9 @@ func (m *Machine) Handed(now time.Time, through uint64, fx *Effects) {
 // for it. A receiver that keeps it waiting for too long, or makes no progress,
 // stops counting until it has caught up.
 func (m *Machine) paced(now time.Time) bool {
+	if !m.send.stalledAt.IsZero() {
+		m.notice(now)
+	}
 	stalled := false
 	for _, p := range m.peers {
 		if !p.counts || !m.behind(p) {

@@ -17,19 +17,8 @@ import (
 
 const patience = 20 * time.Second
 
-// eventually polls cond until it is true, for a while at most, and returns what it said last.
-func eventually(cond func() bool) bool {
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); ; <-tick.C {
-		if cond() {
-			return true
-		}
-		if time.Now().After(deadline) {
-			return false
-		}
-	}
-}
+// eventually polls cond until it is true, and returns false when that takes longer than patience.
+func eventually(cond func() bool) bool { return providertest.Eventually(patience, cond) }
 
 // newTest returns a Provider whose waits are short.
 func newTest(tb testing.TB, cfg Config) *Provider {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/carillon-go/carillon/provider/azurebus/emulator"
+	"github.com/carillon-go/carillon/provider/providertest"
 )
 
 // startEmulator starts one that ends with the test.
@@ -57,12 +58,10 @@ func config(e *emulator.Emulator) Config {
 	return Config{ConnectionString: e.ConnectionString(), HTTP: e.Administration()}
 }
 
-// eventually polls cond until it is true, and fails the test if that takes too long.
+// eventually polls cond until it is true, and fails the test when that takes too long.
 func eventually(tb testing.TB, what string, cond func() bool) {
 	tb.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			tb.Fatalf("it does not happen that %s", what)
-		}
+	if !providertest.Eventually(20*time.Second, cond) {
+		tb.Fatalf("it does not happen that %s", what)
 	}
 }

@@ -31,13 +31,11 @@ func newTest(tb testing.TB, cfg Config) *Provider {
 	return p
 }
 
-// eventually polls cond until it is true, and fails the test when that takes longer than patience.
+// eventually polls cond until it is true, and fails the test when that takes too long.
 func eventually(tb testing.TB, what string, cond func() bool) {
 	tb.Helper()
-	for deadline := time.Now().Add(patience); !cond(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			tb.Fatalf("not within %v: %s", patience, what)
-		}
+	if !providertest.Eventually(patience, cond) {
+		tb.Fatalf("not within %v: %s", patience, what)
 	}
 }
 

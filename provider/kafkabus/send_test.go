@@ -57,7 +57,10 @@ func TestSend_BatchGoesOutTogether(t *testing.T) {
 // More than is buffered at once goes out all the same, if it is handed over at once.
 func TestSend_LargerThanTheBuffer(t *testing.T) {
 	c := startCluster(t, 1)
-	a, b := pair(t, Config{Brokers: c.ListenAddrs()}, Config{Brokers: c.ListenAddrs()})
+	p := newTest(t, Config{Brokers: c.ListenAddrs()})
+	p.cfg.sendWithin = patience // how fast it goes is another matter
+	a, b := providertest.Start(t, p), providertest.Start(t, newTest(t, Config{Brokers: c.ListenAddrs()}))
+	providertest.Introduce(a, b)
 	many := make([][]byte, bufferedFrames+10)
 	for i := range many {
 		many[i] = newFrame("one of many")

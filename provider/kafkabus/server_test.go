@@ -3,7 +3,6 @@ package kafkabus
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,11 +10,11 @@ import (
 	"os/exec"
 	"strconv"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/carillon-go/carillon/provider/providertest"
 )
 
 // serverEnv makes the test's program a server, as its value says.
@@ -45,14 +44,7 @@ func serve(told string) error {
 	if err := json.Unmarshal([]byte(told), &cfg); err != nil {
 		return err
 	}
-	open := func() (*kfake.Cluster, error) {
-		return kfake.NewCluster(kfake.Ports(cfg.Port), kfake.DataDir(cfg.Dir), kfake.DefaultNumPartitions(cfg.Partitions))
-	}
-	c, err := open()
-	// While nobody listened, the system may have lent the port to somebody's connection.
-	for end := time.Now().Add(patience); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(end); c, err = open() {
-		<-time.After(20 * time.Millisecond)
-	}
+	c, err := kfake.NewCluster(kfake.Ports(cfg.Port), kfake.DataDir(cfg.Dir), kfake.DefaultNumPartitions(cfg.Partitions))
 	if err != nil {
 		return err
 	}
@@ -76,18 +68,14 @@ type server struct {
 // startServer starts a broker that the test ends.
 func startServer(tb testing.TB) *server {
 	tb.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	free.Close()
-	_, port, _ := net.SplitHostPort(free.Addr().String())
+	address := providertest.NewAddress(tb)
+	_, port, _ := net.SplitHostPort(address)
 	number, _ := strconv.Atoi(port)
 	told, err := json.Marshal(serverConfig{Port: number, Dir: tb.TempDir(), Partitions: 3})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s := &server{tb: tb, address: free.Addr().String(), told: string(told)}
+	s := &server{tb: tb, address: address, told: string(told)}
 	s.start()
 	tb.Cleanup(s.kill)
 	return s

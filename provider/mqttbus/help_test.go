@@ -3,6 +3,8 @@ package mqttbus
 import (
 	"testing"
 	"time"
+
+	"github.com/carillon-go/carillon/provider/providertest"
 )
 
 // patience is how long a test waits for what must happen.
@@ -20,11 +22,4 @@ func newTest(tb testing.TB, cfg Config) *Provider {
 }
 
 // eventually polls cond until it is true, and returns false when that takes longer than patience.
-func eventually(cond func() bool) bool {
-	for deadline := time.Now().Add(patience); !cond(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			return false
-		}
-	}
-	return true
-}
+func eventually(cond func() bool) bool { return providertest.Eventually(patience, cond) }

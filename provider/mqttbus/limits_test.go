@@ -1,19 +1,14 @@
 package mqttbus
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 
-	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/carillontest"
 	"github.com/carillon-go/carillon/provider"
 	"github.com/carillon-go/carillon/provider/providertest"
-	"github.com/carillon-go/carillon/site/memsite"
 )
 
 // A right that is taken away while the instance runs shows in Send, if it is that to publish, and is enough again when it is given back.
@@ -93,63 +88,14 @@ func TestStart_TellsHowMuchIsKept(t *testing.T) {
 // Instances that raise as fast as they can miss nothing at a mosquitto with its default limits, since receivers pace the senders: it keeps 1,000
 // messages for each client, and drops what comes then.
 func TestBrokers_AtFullSpeedNothingIsMissed(t *testing.T) {
-	const (
-		instances = 3
-		each      = 4_000
-		size      = 300 // one in a frame, so that it is the number of messages that counts
-	)
 	s := startServer(t)
-	db := memsite.New(nil)
-	event := carillon.Define[[]byte](carillon.NewID(), "measured", carillon.WithCodec(carillon.Bytes()))
-	var brokers []*carillon.Broker
-	var raised [instances]atomic.Int64
-	var missed atomic.Int64
-	for i := range instances {
-		b, err := carillon.Open(t.Context(), carillon.Config{
-			Application: "test", Server: fmt.Sprint("instance ", i), Database: db, Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
-			Providers: []provider.Provider{newTest(t, Config{URLs: []string{s.url()}, MaxFrameBytes: minFrameBytes})},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { b.Close() })
-		event.OnRaised(b, func(_ context.Context, r carillon.Raised[[]byte]) {
-			if !r.Local {
-				raised[i].Add(1)
-			}
-		})
-		event.OnMissed(b, func(_ context.Context, m carillon.Missed) {
-			t.Logf("instance %d missed %+v", i, m)
-			missed.Add(int64(m.Count))
-		})
-		b.Enable()
-		brokers = append(brokers, b)
-	}
-	var running sync.WaitGroup
-	for _, b := range brokers {
-		running.Go(func() {
-			data := make([]byte, size)
-			for range each {
-				if err := event.Raise(t.Context(), b, carillon.ID{}, data); err != nil {
-					t.Errorf("raise: %v", err)
-					return
-				}
-			}
-		})
-	}
-	running.Wait()
-	for i := range instances {
-		if !eventually(func() bool { return raised[i].Load() >= (instances-1)*each }) {
-			t.Errorf("instance %d: %d of %d events were raised", i, raised[i].Load(), (instances-1)*each)
-		}
-	}
-	if n := missed.Load(); n > 0 {
-		t.Errorf("%d events were missed", n)
-	}
-	for i, b := range brokers {
-		st := b.Stats()
-		t.Logf("instance %d: %d failed calls of Send, %d frames repaired", i, st.Providers[0].Failures, st.Repair.Repaired)
-	}
+	carillontest.FullSpeed{
+		Provider: func(int) provider.Provider {
+			return newTest(t, Config{URLs: []string{s.url()}, MaxFrameBytes: minFrameBytes})
+		},
+		Events: 4_000,
+		Bytes:  300, // one in a frame, so that it is the number of messages that counts
+	}.Run(t)
 	if said := s.said(); strings.Contains(said, "dropped") {
 		t.Errorf("the server dropped messages: %s", said)
 	}

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/carillon-go/carillon/provider/providertest"
 )
 
 // A server is a mosquitto of a test, in a folder and on a port of its own.
@@ -38,12 +40,7 @@ func startServer(tb testing.TB, lines ...string) *server {
 			tb.Skip(missing)
 		}
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	free.Close()
-	s := &server{tb: tb, program: program, address: free.Addr().String(), folder: tb.TempDir()}
+	s := &server{tb: tb, program: program, address: providertest.NewAddress(tb), folder: tb.TempDir()}
 	s.configure(lines...)
 	s.start()
 	tb.Cleanup(s.kill)

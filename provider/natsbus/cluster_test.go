@@ -2,26 +2,14 @@ package natsbus
 
 import (
 	"fmt"
-	"net"
 	"testing"
 	"time"
 
 	"github.com/carillon-go/carillon/provider/providertest"
 )
 
-// freeAddress returns a loopback address with a port that nobody listens at.
-func freeAddress(tb testing.TB) string {
-	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func TestProvider_MovesToAnotherServerOfTheCluster(t *testing.T) {
-	routes := []string{freeAddress(t), freeAddress(t)}
+	routes := []string{providertest.NewAddress(t), providertest.NewAddress(t)}
 	var servers []*testServer
 	for _, own := range routes {
 		servers = append(servers, startServer(t, fmt.Sprintf("server_name: %q\ncluster { name: test, listen: %q, routes: [\"nats://%s\", \"nats://%s\"] }",

@@ -22,7 +22,7 @@ func harness(s *testServer, relayed bool, brought func(tb testing.TB) *nats.Conn
 	return providertest.HarnessFunc(func(tb testing.TB, n int) *providertest.Network {
 		prefix := fmt.Sprintf("test.network-%d", networks.Add(1))
 		var providers []*Provider
-		var relays []*relay
+		var relays []*providertest.Relay
 		network := &providertest.Network{
 			Restart: s.restart,
 			Garbage: func(i int, b []byte) error {
@@ -54,7 +54,7 @@ func harness(s *testServer, relayed bool, brought func(tb testing.TB) *nats.Conn
 			},
 			// A connection of the application has other goroutines after the server was restarted.
 			IgnoreGoroutine: func(stack string) bool {
-				return ofRelay(stack) || brought != nil && !strings.Contains(stack, "waitForMsgs") && !strings.Contains(stack, "natsbus.")
+				return brought != nil && !strings.Contains(stack, "waitForMsgs") && !strings.Contains(stack, "natsbus.")
 			},
 		}
 		for range n {
@@ -63,17 +63,17 @@ func harness(s *testServer, relayed bool, brought func(tb testing.TB) *nats.Conn
 			case brought != nil:
 				cfg = Config{Conn: brought(tb), Prefix: prefix}
 			case relayed:
-				r := startRelay(tb, s.address)
+				r := providertest.NewRelay(tb, s.address)
 				relays = append(relays, r)
-				cfg.URLs = []string{r.url()}
+				cfg.URLs = []string{"nats://" + r.Addr()}
 			}
 			p := newProvider(tb, cfg)
 			providers = append(providers, p)
 			network.Providers = append(network.Providers, p)
 		}
 		if relayed {
-			network.Cut = func(i int) { relays[i].set(true) }
-			network.Heal = func(i int) { relays[i].set(false) }
+			network.Cut = func(i int) { relays[i].Cut() }
+			network.Heal = func(i int) { relays[i].Heal() }
 		}
 		return network
 	})

@@ -69,11 +69,10 @@ func TestProvider_CountsWhatItDrops(t *testing.T) {
 // The server closes the connection of a process that stands still, and forgets what waited for it.
 func TestProvider_TellsThatTheServerGaveItUp(t *testing.T) {
 	s := startServer(t, "max_pending: 1048576\nwrite_deadline: \"1s\"")
-	r := startRelay(t, s.address)
-	slow := providertest.Start(t, newProvider(t, Config{URLs: []string{r.url()}}))
+	r := providertest.NewRelay(t, s.address)
+	slow := providertest.Start(t, newProvider(t, Config{URLs: []string{"nats://" + r.Addr()}}))
 	sender := providertest.Start(t, newProvider(t, Config{URLs: []string{s.url()}}))
-	resume := r.stall()
-	defer resume()
+	r.HoldAnswers()
 	frames := [][]byte{make([]byte, 32<<10)}
 	eventually(t, "the server finds it slow", func() bool {
 		for range 64 {
@@ -83,7 +82,7 @@ func TestProvider_TellsThatTheServerGaveItUp(t *testing.T) {
 		}
 		return strings.Contains(s.log(), "Slow Consumer")
 	})
-	resume()
+	r.Release()
 	eventually(t, "it is told", func() bool { return slow.Reconnects() > 0 })
 	if err := sender.Provider.Send(t.Context(), [][]byte{[]byte("after")}); err != nil {
 		t.Fatal(err)

@@ -136,8 +136,8 @@ func TestSend_FailsWhileARightIsMissingAndNoLonger(t *testing.T) {
 // nats.go closes a connection for good when it does not know what the server complains about.
 func TestProvider_OutlivesAConnectionThatNATSGoGivesUp(t *testing.T) {
 	s := startServer(t, "")
-	r := startRelay(t, s.address)
-	one := providertest.Start(t, newProvider(t, Config{URLs: []string{r.url()}}))
+	r := providertest.NewRelay(t, s.address)
+	one := providertest.Start(t, newProvider(t, Config{URLs: []string{"nats://" + r.Addr()}}))
 	two := providertest.Start(t, newProvider(t, Config{URLs: []string{s.url()}}))
 	providertest.Introduce(one, two)
 	p := one.Provider.(*Provider)
@@ -145,7 +145,7 @@ func TestProvider_OutlivesAConnectionThatNATSGoGivesUp(t *testing.T) {
 		there, back := fmt.Appendf(nil, "there %d", round), fmt.Appendf(nil, "back %d", round)
 		alone := fmt.Appendf(nil, "back to one %d", round)
 		before, gone := one.Reconnects(), p.conn.Load()
-		r.say("-ERR 'Something New'\r\n")
+		r.Say("-ERR 'Something New'\r\n")
 		eventually(t, "there is another connection", func() bool { return one.Reconnects() > before })
 		if p.conn.Load() == gone {
 			t.Fatal("nats.go did not give the connection up")
@@ -168,7 +168,7 @@ func TestProvider_OutlivesAConnectionThatNATSGoGivesUp(t *testing.T) {
 	}
 	// Not even when no server is there for a while.
 	s.kill()
-	r.say("-ERR 'Something New'\r\n")
+	r.Say("-ERR 'Something New'\r\n")
 	eventually(t, "Send fails", func() bool { return p.Send(t.Context(), [][]byte{[]byte("lost")}) != nil })
 	s.start()
 	eventually(t, "it is heard again", func() bool {

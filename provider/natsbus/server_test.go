@@ -7,14 +7,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/carillon-go/carillon/provider/providertest"
 )
 
 // asServer makes the test program a NATS server; its value is a configuration file.
@@ -57,12 +57,7 @@ type testServer struct {
 // startServer starts a server with a configuration beside that of its address.
 func startServer(tb testing.TB, configuration string) *testServer {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	s := &testServer{tb: tb, file: filepath.Join(tb.TempDir(), "nats.conf"), address: l.Addr().String()}
-	l.Close()
+	s := &testServer{tb: tb, file: filepath.Join(tb.TempDir(), "nats.conf"), address: providertest.NewAddress(tb)}
 	s.configure(configuration)
 	s.start()
 	tb.Cleanup(s.kill)
@@ -141,123 +136,10 @@ func (s *testServer) stranger(tb testing.TB, options ...nats.Option) *nats.Conn 
 	return conn
 }
 
-// eventually polls cond until it is true, and fails the test if that takes too long.
+// eventually polls cond until it is true, and fails the test when that takes too long.
 func eventually(tb testing.TB, what string, cond func() bool) {
 	tb.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			tb.Fatalf("it does not happen that %s", what)
-		}
+	if !providertest.Eventually(20*time.Second, cond) {
+		tb.Fatalf("it does not happen that %s", what)
 	}
-}
-
-// A relay carries connections to an address, and can be cut.
-type relay struct {
-	listener net.Listener
-	to       string
-
-	mu    sync.Mutex // guards the fields below
-	cut   bool
-	conns []net.Conn
-	hold  chan struct{} // what the server says waits until it is closed; nil: nothing waits
-}
-
-func startRelay(tb testing.TB, to string) *relay {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	r := &relay{listener: l, to: to}
-	go r.accept()
-	tb.Cleanup(func() { l.Close(); r.set(true) })
-	return r
-}
-
-// ofRelay reports whether a goroutine is a relay's.
-func ofRelay(stack string) bool { return strings.Contains(stack, "natsbus.(*relay)") }
-
-func (r *relay) url() string { return "nats://" + r.listener.Addr().String() }
-
-func (r *relay) accept() {
-	for {
-		in, err := r.listener.Accept()
-		if err != nil {
-			return
-		}
-		go r.carry(in)
-	}
-}
-
-func (r *relay) carry(in net.Conn) {
-	defer in.Close()
-	out, err := net.Dial("tcp", r.to)
-	if err != nil {
-		return
-	}
-	defer out.Close()
-	r.mu.Lock()
-	if r.cut {
-		r.mu.Unlock()
-		return
-	}
-	r.conns = append(r.conns, in, out)
-	r.mu.Unlock()
-	go r.copy(out, in)
-	r.copy(held{in, r}, out)
-}
-
-func (r *relay) copy(to io.WriteCloser, from net.Conn) {
-	io.Copy(to, from)
-	to.Close()
-	from.Close()
-}
-
-// held is a connection on which nothing is written while its relay holds.
-type held struct {
-	io.WriteCloser
-	relay *relay
-}
-
-func (h held) Write(b []byte) (int, error) {
-	h.relay.mu.Lock()
-	hold := h.relay.hold
-	h.relay.mu.Unlock()
-	if hold != nil {
-		<-hold
-	}
-	return h.WriteCloser.Write(b)
-}
-
-// say writes to everybody who is connected, as the server would.
-func (r *relay) say(text string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i := 0; i < len(r.conns); i += 2 {
-		io.WriteString(r.conns[i], text)
-	}
-}
-
-// stall makes what the server says wait until resume is called.
-func (r *relay) stall() (resume func()) {
-	hold := make(chan struct{})
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.hold = hold
-	return sync.OnceFunc(func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.hold = nil
-		close(hold)
-	})
-}
-
-// set cuts the relay, in the middle of whatever is on its way, or mends it.
-func (r *relay) set(cut bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.cut = cut
-	for _, c := range r.conns {
-		c.Close()
-	}
-	r.conns = nil
 }

@@ -30,14 +30,7 @@ func newTest(tb testing.TB, cfg Config) *Provider {
 }
 
 // eventually polls cond until it is true, and returns false when that takes longer than patience.
-func eventually(cond func() bool) bool {
-	for deadline := time.Now().Add(patience); !cond(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			return false
-		}
-	}
-	return true
-}
+func eventually(cond func() bool) bool { return providertest.Eventually(patience, cond) }
 
 // start makes a Provider and starts it. The test closes it.
 func start(t *testing.T, cfg Config) (*providertest.Endpoint, *Provider) {

@@ -3,7 +3,6 @@ package pgbus
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -17,6 +16,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/carillon-go/carillon/provider/providertest"
 )
 
 // TestMain runs the tests and ends the servers.
@@ -112,7 +113,7 @@ func postgresOn(dir string, attr *syscall.SysProcAttr, flags ...string) (*server
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, _, err := providertest.ReservePort(0) // for as long as this program runs
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +166,7 @@ func beginBouncer(t *testing.T, s *server, mode string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := freePort()
+	port, _, err := providertest.ReservePort(0) // for as long as this program runs
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,15 +338,6 @@ func folder() (string, *syscall.SysProcAttr, error) {
 	}
 	attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	return dir, attr, os.Chown(dir, int(uid), int(gid))
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 // setup runs a program that prepares a server's folder.

@@ -151,7 +151,7 @@ func (c *check) unsubscribe(from int, name string) error {
 // other sites it never does.
 func (c *check) listed(from, of int, name string) {
 	own, n := c.eps[of].env.Site, 0
-	if !eventually(c.network.Patience, func() bool {
+	if !Eventually(c.network.Patience, func() bool {
 		n = c.count(from, own, name)
 		return n == 1
 	}) {
@@ -166,7 +166,7 @@ func (c *check) listed(from, of int, name string) {
 
 // unlisted waits until the Provider from does not list name, which endpoint of had.
 func (c *check) unlisted(from, of int, name string) {
-	if !eventually(c.network.Patience, func() bool { return c.count(from, c.eps[of].env.Site, name) == 0 }) {
+	if !Eventually(c.network.Patience, func() bool { return c.count(from, c.eps[of].env.Site, name) == 0 }) {
 		c.errorf("%v after Close of provider %d its subscription %q is still listed", c.network.Patience, of, name)
 	}
 }

@@ -295,16 +295,21 @@ func checkConcurrentUse(c *check) {
 	c.meet()
 	p := c.eps[0].Provider
 	stop := make(chan struct{})
-	var users sync.WaitGroup
+	const rounds = 20 // of each before the end, so that they meet also where goroutines wait for a processor
+	var users, busy sync.WaitGroup
 	repeat := func(fn func()) {
+		busy.Add(1)
 		users.Go(func() {
-			for {
+			for n := 1; ; n++ {
 				select {
 				case <-stop:
 					return
 				default:
 					fn()
 					c.yield()
+				}
+				if n == rounds {
+					busy.Done()
 				}
 			}
 		})
@@ -331,9 +336,10 @@ func checkConcurrentUse(c *check) {
 			}
 		})
 	}
-	for range 20 {
+	for range rounds {
 		c.carry(1, c.frames(1, laneAll, 10, smallFrame))
 	}
+	c.within("Send and the other methods, called at once", func() error { busy.Wait(); return nil })
 	if err := c.within("Close while all methods are called", c.eps[0].Close); err != nil {
 		c.errorf("Close while other methods are called: %v", err)
 	}

@@ -61,7 +61,7 @@ func checkNewStream(c *check) {
 	if u, ok := c.network.Providers[0].(provider.Unicaster); ok {
 		send := c.sendTo(u, e.Stream())
 		// It may take the transport a moment to find the new stream; until then it says so.
-		if !eventually(c.network.Patience, func() bool {
+		if !Eventually(c.network.Patience, func() bool {
 			return !errors.Is(send(c.frames(0, laneLoose, 1, smallFrame)), provider.ErrUnreachable)
 		}) {
 			c.fatalf("%v after SetMembers with a new stream, SendTo says that it is unreachable", c.network.Patience)

@@ -29,7 +29,7 @@ func goroutines() map[string]string {
 // patience. A goroutine that has told its waiter that it is done still needs a moment to go.
 func leaked(before map[string]string, ignore func(stack string) bool, patience time.Duration) []string {
 	var left []string
-	eventually(patience, func() bool {
+	Eventually(patience, func() bool {
 		left = left[:0]
 		for number, stack := range goroutines() {
 			_, old := before[number]
@@ -41,19 +41,4 @@ func leaked(before map[string]string, ignore func(stack string) bool, patience t
 		return len(left) == 0
 	})
 	return left
-}
-
-// eventually polls cond until it is true, for patience at most, and returns
-// what it said last.
-func eventually(patience time.Duration, cond func() bool) bool {
-	deadline := time.Now().Add(patience)
-	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		if cond() {
-			return true
-		}
-		if time.Now().After(deadline) {
-			return false
-		}
-		time.Sleep(pause)
-	}
 }

@@ -603,7 +603,7 @@ func mutations() []mutation {
 			m.claiming(func(c *provider.Capabilities) { c.BackPressure = true })
 			n := 0
 			m.onSend = func(ctx context.Context, frames [][]byte) error {
-				if n++; n%20 == 19 {
+				if n++; n%2 == 0 {
 					return nil
 				}
 				return m.Provider.Send(ctx, frames)

@@ -1,6 +1,7 @@
 package providertest
 
 import (
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -13,14 +14,22 @@ import (
 type Relay struct {
 	listener net.Listener
 	to       string
-	flow     sync.RWMutex // held for reading while something passes
+	flow     [2]sync.RWMutex // by direction: held for reading while something passes
 
 	mu    sync.Mutex // guards the fields below
 	cut   bool
-	held  bool
-	conns map[net.Conn]bool
+	held  [2]bool
+	conns map[net.Conn]direction // of which each is the end
 	tasks sync.WaitGroup
 }
+
+// A direction is a way through a Relay.
+type direction int
+
+const (
+	toServer direction = iota
+	toInstance
+)
 
 // NewRelay starts a Relay to the address of a server, which need not be there yet. It ends with the test.
 func NewRelay(tb testing.TB, server string) *Relay {
@@ -29,7 +38,7 @@ func NewRelay(tb testing.TB, server string) *Relay {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	r := &Relay{listener: l, to: server, conns: make(map[net.Conn]bool)}
+	r := &Relay{listener: l, to: server, conns: make(map[net.Conn]direction)}
 	r.tasks.Go(r.accept)
 	tb.Cleanup(func() {
 		l.Close()
@@ -66,22 +75,43 @@ func (r *Relay) Heal() {
 
 // Hold lets connections live and passes nothing on, in neither direction, until Release: a network that drops everything without
 // a word.
-func (r *Relay) Hold() {
+func (r *Relay) Hold() { r.hold(toServer, toInstance) }
+
+// HoldAnswers is Hold for what the server says alone.
+func (r *Relay) HoldAnswers() { r.hold(toInstance) }
+
+func (r *Relay) hold(ways ...direction) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.held {
-		r.held = true
-		r.flow.Lock()
+	for _, way := range ways {
+		if !r.held[way] {
+			r.held[way] = true
+			r.flow[way].Lock()
+		}
 	}
 }
 
-// Release ends Hold.
+// Release ends Hold and HoldAnswers.
 func (r *Relay) Release() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.held {
-		r.held = false
-		r.flow.Unlock()
+	for way := range r.held {
+		if r.held[way] {
+			r.held[way] = false
+			r.flow[way].Unlock()
+		}
+	}
+}
+
+// Say tells the instance something over each of its connections, as the server might. What the server says at the same moment comes
+// before or behind it, if it is said in one piece.
+func (r *Relay) Say(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c, end := range r.conns {
+		if end == toInstance {
+			io.WriteString(c, text) // it may have been closed in this moment
+		}
 	}
 }
 
@@ -97,35 +127,34 @@ func (r *Relay) accept() {
 			continue
 		}
 		if r.add(from, to) {
-			r.tasks.Go(func() { r.carry(from, to) })
-			r.tasks.Go(func() { r.carry(to, from) })
+			r.tasks.Go(func() { r.carry(toInstance, from, to) })
+			r.tasks.Go(func() { r.carry(toServer, to, from) })
 		}
 	}
 }
 
 // add remembers both ends of a connection, or closes them while r is cut.
-func (r *Relay) add(ends ...net.Conn) bool {
+func (r *Relay) add(instance, server net.Conn) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, c := range ends {
-		if r.cut {
-			c.Close()
-		} else {
-			r.conns[c] = true
-		}
+	if r.cut {
+		instance.Close()
+		server.Close()
+		return false
 	}
-	return !r.cut
+	r.conns[instance], r.conns[server] = toInstance, toServer
+	return true
 }
 
-func (r *Relay) carry(to, from net.Conn) {
+func (r *Relay) carry(way direction, to, from net.Conn) {
 	b := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(b)
-		r.flow.RLock()
+		r.flow[way].RLock()
 		if err == nil {
 			_, err = to.Write(b[:n])
 		}
-		r.flow.RUnlock()
+		r.flow[way].RUnlock()
 		if err != nil {
 			break
 		}

@@ -82,6 +82,63 @@ func TestRelay_HoldsWithoutAWord(t *testing.T) {
 	}
 }
 
+// What is asked gets through, and only the answer waits.
+func TestRelay_HoldsAnswersAlone(t *testing.T) {
+	heard := make(chan string, 1)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		lines := bufio.NewReader(c)
+		for {
+			line, err := lines.ReadString('\n')
+			if err != nil {
+				return
+			}
+			heard <- line
+			io.WriteString(c, line)
+		}
+	}()
+	r := NewRelay(t, l.Addr().String())
+	c := dial(t, r.Addr())
+	if err := ask(c, "at first", time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	<-heard
+	r.HoldAnswers()
+	if err := ask(c, "while it holds", 50*time.Millisecond); !isTimeout(err) {
+		t.Errorf("while it holds: %v, want silence", err)
+	}
+	if got := <-heard; got != "while it holds\n" {
+		t.Errorf("the server heard %q", got)
+	}
+	r.Release()
+	c.SetReadDeadline(time.Now().Add(time.Minute))
+	if got, err := bufio.NewReader(c).ReadString('\n'); got != "while it holds\n" {
+		t.Errorf("after Release: %q, %v; want the answer", got, err)
+	}
+}
+
+func TestRelay_SpeaksAsTheServer(t *testing.T) {
+	r := NewRelay(t, echoServer(t))
+	c := dial(t, r.Addr())
+	if err := ask(c, "hello", time.Minute); err != nil { // it is connected
+		t.Fatal(err)
+	}
+	r.Say("from nobody\n")
+	c.SetReadDeadline(time.Now().Add(time.Minute))
+	if got, err := bufio.NewReader(c).ReadString('\n'); got != "from nobody\n" {
+		t.Errorf("it heard %q, %v", got, err)
+	}
+}
+
 func isTimeout(err error) bool {
 	var n net.Error
 	return errors.As(err, &n) && n.Timeout()

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/carillon-go/carillon/provider/providertest"
 )
 
 // A broker is a rabbitmq-server of the tests, in a folder and on ports of its own, with a port mapper of its own. It takes seconds to
@@ -85,9 +87,13 @@ func newBroker() (b *broker, err error) {
 			return b, err
 		}
 	}
-	ports, err := freePorts() // of AMQP, of nodes among themselves, of the port mapper
-	if err != nil {
-		return b, err
+	var ports [3]string // of AMQP, of nodes among themselves, of the port mapper
+	for i := range ports {
+		port, _, err := providertest.ReservePort(0) // for as long as this program runs
+		if err != nil {
+			return b, err
+		}
+		ports[i] = strconv.Itoa(port)
 	}
 	b.address = net.JoinHostPort("127.0.0.1", ports[0])
 	none := filepath.Join(b.folder, "none")
@@ -120,19 +126,6 @@ func (b *broker) startAll(mapper, port string) error {
 		return errors.New("epmd does not answer")
 	}
 	return b.start()
-}
-
-// freePorts returns ports that nobody listened on a moment ago.
-func freePorts() (ports [3]string, err error) {
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return ports, err
-		}
-		defer l.Close() // not before all are found
-		_, ports[i], _ = net.SplitHostPort(l.Addr().String())
-	}
-	return ports, nil
 }
 
 // otherUser returns who runs the server when that is not the user of this process: as root it refuses to run.
@@ -270,11 +263,4 @@ var starter = sync.OnceValue(func() chan<- func() {
 const patience = 60 * time.Second
 
 // eventually polls cond until it is true, and returns false when that takes longer than patience.
-func eventually(cond func() bool) bool {
-	for deadline := time.Now().Add(patience); !cond(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			return false
-		}
-	}
-	return true
-}
+func eventually(cond func() bool) bool { return providertest.Eventually(patience, cond) }

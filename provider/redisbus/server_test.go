@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/carillon-go/carillon/provider/providertest"
 )
 
 // A server is a redis-server of a test, in a folder and on a port of its own.
@@ -42,12 +44,7 @@ func startWith(tb testing.TB, conf string, args ...string) *server {
 		}
 		tb.Skipf("%v; install the Debian package redis-server", err)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	free.Close()
-	s := &server{tb: tb, address: free.Addr().String(), log: filepath.Join(tb.TempDir(), "redis.log")}
+	s := &server{tb: tb, address: providertest.NewAddress(tb), log: filepath.Join(tb.TempDir(), "redis.log")}
 	host, port, _ := net.SplitHostPort(s.address)
 	s.args = []string{program}
 	if conf != "" {

@@ -13,7 +13,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -102,12 +101,7 @@ func TestCluster_AnyNodeDoes(t *testing.T) {
 
 // startNode starts a node of a Cluster.
 func startNode(t *testing.T) *server {
-	bus, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	bus.Close()
-	_, port, _ := net.SplitHostPort(bus.Addr().String())
+	_, port, _ := net.SplitHostPort(providertest.NewAddress(t))
 	return startServer(t, "--cluster-enabled", "yes", "--cluster-port", port, "--cluster-require-full-coverage", "no")
 }
 
@@ -196,11 +190,12 @@ func startSentinel(t *testing.T, host, port string) *server {
 func TestTLS_IsUsedAndChecked(t *testing.T) {
 	cert, key := selfSigned(t)
 	s := startServer(t)
-	port := strconv.Itoa(freePort(t))
+	address := providertest.NewAddress(t)
+	_, port, _ := net.SplitHostPort(address)
 	s.kill()
 	s.args = append(s.args, "--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-auth-clients", "no")
 	s.start()
-	url := "rediss://127.0.0.1:" + port
+	url := "rediss://" + address
 	err := newTest(t, Config{URL: url}).Start(t.Context(), envOf(t))
 	if err == nil || !strings.Contains(err.Error(), "certificate is not accepted") {
 		t.Errorf("start at a server with a certificate of its own making: %v", err)
@@ -208,15 +203,6 @@ func TestTLS_IsUsedAndChecked(t *testing.T) {
 	a, b := pair(t, Config{URL: url + "?skip_verify=true"}, Config{URL: s.url()})
 	hears(t, a, b, "over TLS", false)
 	hears(t, b, a, "and back", false)
-}
-
-func freePort(t *testing.T) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 func selfSigned(t *testing.T) (certFile, keyFile string) {

@@ -14,22 +14,18 @@ import (
 	"time"
 
 	"github.com/carillon-go/carillon/provider"
+	"github.com/carillon-go/carillon/provider/providertest"
 	"github.com/carillon-go/carillon/site"
 )
 
 // patience bounds what must happen. It costs time only where something is wrong.
 const patience = 20 * time.Second
 
-// eventually waits for ok, which real sockets make true.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
-		if ok() {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("after %v: not %s", patience, what)
-		}
+// eventually waits for what real sockets make true.
+func eventually(tb testing.TB, what string, cond func() bool) {
+	tb.Helper()
+	if !providertest.Eventually(patience, cond) {
+		tb.Fatalf("after %v: not %s", patience, what)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -27,15 +28,42 @@ func newTest(tb testing.TB, cfg Config) *Provider {
 	return p
 }
 
-// freePort returns a port that nobody used a moment ago.
+// freePort returns a port that nobody used a moment ago, and that is none of the last it returned: the system lends a port that was
+// closed to whoever asks next, so that two instances of a test would get the same.
 func freePort(tb testing.TB) int {
 	tb.Helper()
-	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	for {
+		conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		port := conn.LocalAddr().(*net.UDPAddr).Port
+		conn.Close()
+		if ports.take(port) {
+			return port
+		}
 	}
-	defer conn.Close()
-	return conn.LocalAddr().(*net.UDPAddr).Port
+}
+
+var ports recentPorts
+
+// recentPorts are those that freePort returned last, of more instances than any test has.
+type recentPorts struct {
+	mu   sync.Mutex
+	last [32]int
+	next int // of last is the oldest
+}
+
+// take reports whether port is none of them, and makes it one.
+func (r *recentPorts) take(port int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if slices.Contains(r.last[:], port) {
+		return false
+	}
+	r.last[r.next] = port
+	r.next = (r.next + 1) % len(r.last)
+	return true
 }
 
 // switches makes interfaces look as if they were down, for one Provider each.
@@ -73,17 +101,8 @@ func (s *switches) set(tb testing.TB, p *Provider, off bool) {
 	}
 }
 
-// eventually polls cond until it is true, for 10 s at most.
-func eventually(cond func() bool) bool {
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		if cond() {
-			return true
-		}
-		if time.Now().After(deadline) {
-			return false
-		}
-	}
-}
+// eventually polls cond until it is true, and returns false when that takes longer than patience.
+func eventually(cond func() bool) bool { return providertest.Eventually(patience, cond) }
 
 // harness makes networks on the loopback interface. cfg is that of all instances; in unicast mode
 // their ports and the list of peers are added.

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"github.com/carillon-go/carillon/provider/providertest"
 )
 
 var (
@@ -26,7 +28,7 @@ func postgresServer(dir string, attr *syscall.SysProcAttr, flags ...string) (*se
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, _, err := providertest.ReservePort(0) // for as long as this program runs
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +121,7 @@ func beginMariaDB() (*server, error) {
 	if err := setup(attr, dir, install, "--no-defaults", "--datadir="+data, "--auth-root-authentication-method=normal", "--skip-test-db", "--innodb-log-file-size=8M"); err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, _, err := providertest.ReservePort(0) // for as long as this program runs
 	if err != nil {
 		return nil, err
 	}
