@@ -35,6 +35,10 @@ type Config struct {
 	// off: what this instance raises, only this instance hears. The instance closes it.
 	Provider provider.Provider
 
+	// Standby are the transports that the site can be moved to while it runs, see [carillon.Config.Standby]. Nil with
+	// Provider nil. What cuts Provider off from the network cuts them off as well.
+	Standby map[string]func() (provider.Provider, error)
+
 	// MissedAfter is how long an event may stay missing. Zero means 2 s, short enough
 	// to be watched.
 	MissedAfter time.Duration
@@ -70,6 +74,7 @@ type Instance struct {
 
 	dropped map[carillon.DropReason]uint64 // as WatchDrops knows them
 	outage  Outage                         // as WatchProvider knows it
+	carrier string                         // as WatchProvider knows it; "" before it was called
 }
 
 // eventCount counts what an instance tells of.
@@ -107,6 +112,16 @@ func Open(ctx context.Context, cfg Config) (*Instance, error) {
 		in.cable = cable.New(cfg.Provider)
 		bc.Database = cfg.Database
 		bc.Providers = []provider.Provider{in.cable}
+		bc.Standby = map[string]func() (provider.Provider, error){}
+		for name, make := range cfg.Standby {
+			bc.Standby[name] = func() (provider.Provider, error) {
+				p, err := make()
+				if err != nil {
+					return nil, err
+				}
+				return in.cable.Beside(p), nil
+			}
+		}
 	}
 	b, err := carillon.Open(ctx, bc)
 	if err != nil {
@@ -217,7 +232,7 @@ func (in *Instance) Counters() Counters {
 			c.Dropped += n
 		}
 	}
-	c.Outage = outage(stats)
+	c.Outage, c.Carrier = outage(stats), carrier(stats)
 	for _, m := range in.broker.Members() {
 		// One that was killed has a lease for a while yet; on a screen it should be
 		// gone as soon as its heartbeats are.

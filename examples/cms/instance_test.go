@@ -253,6 +253,29 @@ func TestInstance_WithoutEventsHearsOnlyItself(t *testing.T) {
 	}
 }
 
+func TestEvents_ReadRefusesWhatSubscribersCannotDecode(t *testing.T) {
+	e := defineEvents()
+	for _, tt := range []struct {
+		name    string
+		id      carillon.ID
+		payload string
+		ok      bool
+		slug    string
+	}{
+		{"as it is raised", e.page.ID(), `{"change":1,"slug":"roles"}`, true, "roles"},
+		{"text", e.page.ID(), `hi`, false, ""},
+		{"another type", e.link.ID(), `{"slug":1}`, false, ""},
+		{"none", e.workflow.ID(), ``, false, ""},
+		{"a field that only another event has", e.page.ID(), `{"slug":"roles","state":1}`, true, "roles"},
+		{"of somebody else", carillon.NewID(), `hi`, true, ""},
+	} {
+		got, ok := e.read(carillon.Received{Event: tt.id, Payload: []byte(tt.payload)})
+		if ok != tt.ok || got.Slug != tt.slug {
+			t.Errorf("%s: %+v, %v; want %q, %v", tt.name, got, ok, tt.slug, tt.ok)
+		}
+	}
+}
+
 func TestInstance_PostNotice(t *testing.T) {
 	s := newSite(t, 2)
 	if err := s.instances[1].PostNotice(t.Context()); err != nil {

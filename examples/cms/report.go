@@ -9,7 +9,7 @@ const (
 	KindRaised   Kind = "raised"   // this instance raised an event
 	KindReceived Kind = "received" // it received one of another instance
 	KindMissed   Kind = "missed"   // it knows of events that it will never receive
-	KindDropped  Kind = "dropped"  // it refused frames
+	KindDropped  Kind = "dropped"  // it refused frames or events
 	KindAway     Kind = "away"     // its provider carries nothing any more
 	KindNote     Kind = "note"     // anything else that a person watching wants to know
 )
@@ -25,7 +25,8 @@ type Report struct {
 	Page     int64  `json:"page,omitempty"`     // the page that the event is about
 	Revision int64  `json:"revision,omitempty"` // of the page, if the event tells
 	From     string `json:"from,omitempty"`     // who raised what was received or missed
-	Count    uint64 `json:"count,omitempty"`    // of events missed or frames dropped
+	Count    uint64 `json:"count,omitempty"`    // of events missed, or of what was dropped
+	Unit     string `json:"unit,omitempty"`     // what a drop counts: "frame" or "event"
 	Reason   string `json:"reason,omitempty"`   // of a miss or a drop, or why the provider carries nothing
 }
 
@@ -43,11 +44,12 @@ type Counters struct {
 	Raised   uint64 `json:"raised"`
 	Received uint64 `json:"received"`
 	Missed   uint64 `json:"missed"`
-	Dropped  uint64 `json:"dropped"` // frames, for any reason that is not normal operation
+	Dropped  uint64 `json:"dropped"` // frames and events, for any reason that is not normal operation
 	Hits     uint64 `json:"hits"`    // of the three caches
 	Misses   uint64 `json:"misses"`
 	Peers    int    `json:"peers"` // other live instances that it knows
 	Status   string `json:"status"`
+	Carrier  string `json:"carrier,omitempty"` // the transports on which it sends, with commas
 	Outage   Outage `json:"outage"`
 }
 

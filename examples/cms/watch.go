@@ -47,6 +47,10 @@ func (t told) describe(r *Report) {
 // watch subscribes to what the reports are made of.
 func (in *Instance) watch() {
 	in.broker.OnReceived(func(r carillon.Received) {
+		t, ok := in.events.read(r)
+		if !ok {
+			return // it is told as missed
+		}
 		in.count.received.Add(1)
 		report := Report{At: time.Now().UnixMicro(), Kind: KindReceived, Event: r.Name, From: r.Source.Application}
 		if r.Name == "" {
@@ -55,10 +59,7 @@ func (in *Instance) watch() {
 			report.Key = fmt.Sprintf("%s/%d", r.Source.Stream, r.Ordinal)
 			report.Text = "raised by " + r.Source.Application
 		} else {
-			var t told
-			if err := json.Unmarshal(r.Payload, &t); err == nil {
-				t.describe(&report)
-			}
+			t.describe(&report)
 		}
 		in.cfg.Report(report)
 	})
@@ -84,6 +85,28 @@ func (in *Instance) watch() {
 	in.events.page.OnMissed(in.broker, missed(pageChangedName, true))
 	in.events.link.OnMissed(in.broker, missed(linkChangedName, false))
 	in.events.workflow.OnMissed(in.broker, missed(workflowChangedName, false))
+}
+
+// read returns what an event received tells; nothing if it is none of the site's. It returns false if the event does not
+// decode as its definition says, as when somebody raised it by hand with another parameter: no subscriber hears of it.
+func (e events) read(r carillon.Received) (t told, ok bool) {
+	var param any
+	switch r.Event {
+	case e.page.ID():
+		param = new(PageChanged)
+	case e.link.ID():
+		param = new(LinkChanged)
+	case e.workflow.ID():
+		param = new(WorkflowChanged)
+	default:
+		return t, true
+	}
+	if json.Unmarshal(r.Payload, param) != nil {
+		return t, false
+	}
+	// What it cannot read is a field that this event does not have, so it is left out.
+	_ = json.Unmarshal(r.Payload, &t)
+	return t, true
 }
 
 // raised reports a raise of one of the site's events, before it happens, so
@@ -120,6 +143,16 @@ func normalDrop(r carillon.DropReason) bool {
 	return false
 }
 
+// unit returns what is counted under a reason: "event" or "frame".
+func unit(r carillon.DropReason) string {
+	switch r {
+	case carillon.DropUndecodable, // or a frame, which no instance sends that is not broken
+		carillon.DropRole, carillon.DropUnasked, carillon.DropNotEnabled, carillon.DropLocalQueue, carillon.DropTapQueue, carillon.DropClosing:
+		return "event"
+	}
+	return "frame"
+}
+
 // WatchDrops reports what was dropped since it was called last, for each reason
 // that says something is wrong. Call it now and then, not concurrently.
 func (in *Instance) WatchDrops() {
@@ -132,7 +165,7 @@ func (in *Instance) WatchDrops() {
 		}
 		if more := n - in.dropped[reason]; more > 0 {
 			in.dropped[reason] = n
-			in.cfg.Report(Report{At: time.Now().UnixMicro(), Kind: KindDropped, Count: more, Reason: reason.String()})
+			in.cfg.Report(Report{At: time.Now().UnixMicro(), Kind: KindDropped, Count: more, Unit: unit(reason), Reason: reason.String()})
 		}
 	}
 }
@@ -147,10 +180,28 @@ func outage(s carillon.Stats) Outage {
 	return Outage{}
 }
 
-// WatchProvider reports that the provider carries nothing any more, or that it does again, if that has
-// changed since it was called last. Call it now and then, not concurrently.
+// carrier returns the transports on which the instance sends.
+func carrier(s carillon.Stats) string {
+	var names []string
+	for _, p := range s.Providers {
+		if p.Sending {
+			names = append(names, p.Name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// WatchProvider reports that the provider carries nothing any more, or that it does again, or that another one does
+// because the site is being moved, if that has changed since it was called last. Call it now and then, not concurrently.
 func (in *Instance) WatchProvider() {
-	was, is := in.outage, outage(in.broker.Stats())
+	stats := in.broker.Stats()
+	if is := carrier(stats); is != in.carrier && is != "" {
+		if in.carrier != "" {
+			in.note("sends on "+is, "before: "+in.carrier)
+		}
+		in.carrier = is
+	}
+	was, is := in.outage, outage(stats)
 	in.outage = is
 	switch now := time.Now(); {
 	case was.Since == 0 && is.Since != 0:

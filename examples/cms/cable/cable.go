@@ -15,6 +15,11 @@ import (
 // down, without an error to anybody. It is safe for concurrent use.
 type Cable struct {
 	provider.Provider
+	*line
+}
+
+// A line is what cables that are cut together have in common.
+type line struct {
 	cut     atomic.Bool
 	mute    atomic.Bool
 	in, out atomic.Uint64 // frames that vanished
@@ -28,7 +33,11 @@ var (
 
 // New returns a cable in front of p, connected. The Broker gets the Cable, and closes
 // p by closing it.
-func New(p provider.Provider) *Cable { return &Cable{Provider: p} }
+func New(p provider.Provider) *Cable { return &Cable{p, new(line)} }
+
+// Beside returns a cable in front of p, another way into the same network: the two are cut, muted and healed together, and
+// what vanishes in either is counted in both.
+func (c *Cable) Beside(p provider.Provider) *Cable { return &Cable{p, c.line} }
 
 // Cut makes frames vanish from now on. It reports whether they did not before.
 func (c *Cable) Cut() bool { return !c.cut.Swap(true) }

@@ -99,3 +99,32 @@ func TestCable_CanDoWhatItsProviderCan(t *testing.T) {
 		t.Errorf("SendTo of a provider without: %v", err)
 	}
 }
+
+func TestCable_BesideIsCutAndHealedWithIt(t *testing.T) {
+	p, q := new(able), new(able)
+	c := cable.New(p)
+	d := c.Beside(q)
+	got := 0
+	if err := d.Start(t.Context(), provider.Env{Deliver: func(b provider.Batch) { got += len(b.Frames) }}); err != nil {
+		t.Fatal(err)
+	}
+	traffic := func() {
+		t.Helper()
+		if err := errors.Join(c.Send(t.Context(), [][]byte{{1}}), d.Send(t.Context(), [][]byte{{1}, {2}})); err != nil {
+			t.Error(err)
+		}
+		q.env.Deliver(provider.Batch{Frames: [][]byte{{1}}})
+	}
+	traffic()
+	c.Cut()
+	traffic()
+	in, out := c.Lost()
+	if in2, out2 := d.Lost(); !d.IsCut() || p.sent != 1 || q.sent != 2 || got != 1 || in != 1 || out != 3 || in2 != in || out2 != out {
+		t.Errorf("cut: sent %d and %d, received %d, lost %d in and %d out; want 1, 2, 1, 1, 3", p.sent, q.sent, got, in, out)
+	}
+	d.Heal()
+	traffic()
+	if c.IsCut() || p.sent != 2 || q.sent != 4 || got != 2 {
+		t.Errorf("healed: sent %d and %d, received %d; want 2, 4, 2", p.sent, q.sent, got)
+	}
+}

@@ -124,6 +124,7 @@
     if (card.is.away.textContent !== said) card.is.away.textContent = said; // a screen reader says it again
     card.is.status.textContent = status;
     card.is.status.title = i.pid ? `process ${i.pid}` : "";
+    if (i.counters.carrier) document.getElementById("carrier").textContent = i.counters.carrier;
     card.is.over.textContent = i.state === "stopped" ? `Instance ${i.index} is not running. ${i.note || ""}` : `Instance ${i.index} is starting.`;
     for (const name of ["raised", "received", "missed", "dropped"]) {
       card.is[name].textContent = i.counters[name];
@@ -235,7 +236,7 @@
     } else if (r.kind === "away") {
       chip(row(r, "away", r.event, r.reason), r.instance, "", "");
     } else if (r.kind === "dropped") {
-      const entry = row(r, "dropped", r.count === 1 ? "Dropped 1 frame" : `Dropped ${r.count} frames`, r.text ? `${r.reason} · ${r.text}` : r.reason);
+      const entry = row(r, "dropped", `Dropped ${r.count} ${r.unit || "frame"}${r.count === 1 ? "" : "s"}`, r.text ? `${r.reason} · ${r.text}` : r.reason);
       chip(entry, r.instance, "", "refused");
     } else {
       chip(row(r, "note", r.event, r.text), r.instance, "", "");
