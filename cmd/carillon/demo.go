@@ -40,6 +40,11 @@ const (
 	maxDemo    = 16
 )
 
+// Help is shown by "carillon demo --help".
+func (c *demoCmd) Help() string {
+	return "Of the settings, in the environment or in appsettings.json here, it reads Carillon:Standby, which names transports that the site can be moved to while it runs (carillon provider migrate), and the sections of those and of the one in use, such as Carillon:Redis; where its processes listen, it chooses itself. Other settings in the environment are refused; in appsettings.json they are some other program's, and left alone."
+}
+
 // Validate is called by the parser.
 func (c *demoCmd) Validate() error {
 	if c.Instances < 2 || c.Instances > maxDemo {
@@ -56,7 +61,8 @@ func (c *demoCmd) Validate() error {
 
 // Run implements the command. It returns nil when ctx ends.
 func (c *demoCmd) Run(ctx context.Context, std streams) (err error) {
-	if err := c.checkProvider(); err != nil {
+	settings, err := c.settings(os.Environ())
+	if err != nil {
 		return err
 	}
 	ln, err := c.listen()
@@ -92,7 +98,7 @@ func (c *demoCmd) Run(ctx context.Context, std streams) (err error) {
 		return fmt.Errorf("find this program, which the instances run too: %w", err)
 	}
 	var udpPort int
-	if c.Provider == "udp" {
+	if inUse(settings, "udp") {
 		if udpPort, err = freeUDPPort(); err != nil {
 			return &problem{exitUnavailable, err, "try --provider tcp"}
 		}
@@ -154,7 +160,7 @@ func (c *demoCmd) Run(ctx context.Context, std streams) (err error) {
 		}
 		return &problem{exitUnavailable, err, hint}
 	}
-	c.greet(std.out, dir)
+	c.greet(std.out, dir, settings.Standby)
 	if c.Open {
 		if err := openBrowser(c.url(0)); err != nil {
 			fmt.Fprintf(std.err, "carillon: the browser could not be opened: %v; open %s yourself\n", err, c.url(0))
@@ -185,23 +191,10 @@ func (c *demoCmd) onServer() bool {
 	return c.Events == "on" && c.Provider != "tcp" && c.Provider != "udp"
 }
 
-// checkProvider returns the problem with settings from which the instances could not make their transport.
-func (c *demoCmd) checkProvider() error {
-	if !c.onServer() {
-		return nil
-	}
-	p, err := fromSettings(c.Provider)
-	if err != nil {
-		return &problem{exitUsage, err, "set it in appsettings.json, or in the environment with __ in place of each colon"}
-	}
-	p.Close() // it was never started
-	return nil
-}
-
 // url returns the address of an instance, or with 0 of the dashboard.
 func (c *demoCmd) url(index int) string { return fmt.Sprintf("http://127.0.0.1:%d", c.Port+index) }
 
-func (c *demoCmd) greet(w io.Writer, dir string) {
+func (c *demoCmd) greet(w io.Writer, dir string, standby []string) {
 	how := "events over " + c.Provider
 	if c.Events == "off" {
 		how = "events off"
@@ -212,7 +205,11 @@ func (c *demoCmd) greet(w io.Writer, dir string) {
 	}
 	fmt.Fprint(w, "\n  Open a page on instance 1, edit it on instance 2, refresh instance 1.\n")
 	if c.Events == "on" {
-		fmt.Fprintf(w, "  Who is there: %s members --database sqlite:%s --site %s\n", invocation(), filepath.Join(dir, demoFile), cms.SiteName)
+		site := fmt.Sprintf("--database sqlite:%s --site %s", filepath.Join(dir, demoFile), cms.SiteName)
+		fmt.Fprintf(w, "  Who is there: %s members %s\n", invocation(), site)
+		for _, name := range standby {
+			fmt.Fprintf(w, "  Move the events to %s: %s provider migrate %s --overlap 5s %s\n", name, invocation(), name, site)
+		}
 	}
 	fmt.Fprintf(w, "  Ctrl-C stops everything and removes %s.\n\n", dir)
 }

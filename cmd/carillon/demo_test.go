@@ -256,6 +256,160 @@ func TestDemo_TellsThatTheMessageBrokerIsAway(t *testing.T) {
 	eventually(t, patience, "what was written meanwhile is on 1", func() bool { return strings.Contains(d.get(1, "/roles").body, "Written in the outage.") })
 }
 
+// The demonstration can be moved as any site can, and what the dashboard cuts is cut on the new transport too.
+func TestDemo_IsMovedToWhatStandsBy(t *testing.T) {
+	t.Setenv("Carillon__Standby", "redis")
+	t.Setenv("Carillon__Redis__Url", startRedis(t).url)
+	d := startDemo(t, 2)
+	entries := d.feed()
+	site := []string{"--database", "sqlite:" + filepath.Join(d.folder, demoFile), "--site", cms.SiteName}
+	carried := func(by string) func() bool {
+		return func() bool {
+			return !slices.ContainsFunc(d.instances(), func(in dashboard.Instance) bool { return in.Counters.Carrier != by })
+		}
+	}
+	publish := func(text string) {
+		t.Helper()
+		d.get(1, "/roles")
+		d.post(2, "/edit/roles", "title", "Roles", "body", text)
+		eventually(t, fresh, text+" is on 1", func() bool { return strings.Contains(d.get(1, "/roles").body, text) })
+	}
+	if want := "provider migrate redis --overlap 5s " + strings.Join(site, " ") + "\n"; !strings.Contains(d.out.String(), want) {
+		t.Errorf("it says %q, and not %q", d.out, want)
+	}
+	eventually(t, patience, "all send on tcp", carried("tcp"))
+	publish("Before the move.")
+
+	move := func(to string) {
+		t.Helper()
+		r := carillonCmd(t, nil, append([]string{"provider", "migrate", to, "--overlap", "1s"}, site...)...)
+		if r.code != 0 || !strings.Contains(r.out, "done: "+to+" in use") {
+			t.Fatalf("%+v", r)
+		}
+		eventually(t, patience, "all send on "+to, carried(to))
+		eventually(t, patience, "the feed tells that all do", func() bool {
+			told := map[int]bool{}
+			for _, e := range entries() {
+				if e.Kind == "note" && e.Event == "sends on "+to {
+					told[e.Instance] = true
+				}
+			}
+			return len(told) == 2
+		})
+	}
+	move("redis")
+	publish("After the move.")
+
+	d.post(0, "/instances/1/cut")
+	eventually(t, patience, "the network of 1 is cut", func() bool { return d.instances()[0].Cut })
+	dropped := d.instances()[0].Counters.Dropped
+	d.post(2, "/edit/roles", "title", "Roles", "body", "While 1 is cut off.")
+	eventually(t, patience, "frames vanish", func() bool { return d.instances()[0].Counters.Dropped >= dropped+4 })
+	if a := d.get(1, "/roles"); a.cache != "hit" || !strings.Contains(a.body, "After the move.") {
+		t.Errorf("instance 1 knows of the change though its network is cut: a %s", a.cache)
+	}
+	d.post(0, "/instances/1/heal")
+	eventually(t, patience, "instance 1 is fresh", func() bool { return strings.Contains(d.get(1, "/roles").body, "While 1 is cut off.") })
+
+	move("tcp")
+	publish("Back again.")
+	move("redis")
+
+	// One that starts again follows the site. The next move would wait for the lease of the one that was killed.
+	d.post(0, "/instances/1/kill")
+	d.post(0, "/instances/1/start")
+	eventually(t, patience, "all send on redis", carried("redis"))
+	publish("After a new start.")
+	for _, e := range entries() {
+		if e.Kind == "missed" {
+			t.Errorf("the feed shows %+v", e)
+		}
+	}
+}
+
+func TestDemo_RefusesSettingsThatItDoesNotRead(t *testing.T) {
+	const redis = "Carillon__Redis__Url=redis://127.0.0.1:1"
+	for _, tt := range []struct {
+		env, args string
+		want      string // of the first line
+	}{
+		{env: "Carillon__Standby=bogus", want: `unknown provider "bogus"`},
+		{env: "Carillon__Standby=redis", want: "Carillon:Redis:Url: is missing"},
+		{env: "Carillon__Standby=tcp", want: `provider "tcp" is in use already`},
+		{env: "Carillon__Tcp__MaxFrameBytes=2MiB", want: "Carillon__Tcp__MaxFrameBytes"},
+		{env: "carillon__tcp__listen=127.0.0.1:1", want: "carillon__tcp__listen: the demonstration chooses where"},
+		{env: "Carillon__Udp__Peers__0=127.0.0.1:1", args: "--provider udp", want: "Carillon__Udp__Peers__0: the demonstration chooses where"},
+		{env: "Carillon__Provider=udp", want: "Carillon__Provider: the demonstration does not read it"},
+		{env: "Carillon__Limits__Lease=9s", want: "Carillon__Limits__Lease: the demonstration does not read it"},
+		{env: "Carillon__Limits__Lease=9s", args: "--events off", want: "Carillon__Limits__Lease: the demonstration does not read it"},
+		{env: "Carillon__Sight=1", want: "unknown key"},
+		{env: redis, want: "Carillon__Redis__Url: the demonstration does not use redis"},
+		{env: redis, args: "--provider udp", want: "does not use redis"},
+	} {
+		r := carillonCmd(t, strings.Fields(tt.env), append([]string{"demo", "--port", "18090"}, strings.Fields(tt.args)...)...)
+		first, hint, _ := strings.Cut(r.err, "\n")
+		if r.code != exitUsage || !strings.HasPrefix(first, "carillon: ") || !strings.Contains(first, tt.want) || strings.Count(hint, "\n") != 1 || r.out != "" {
+			t.Errorf("%s carillon demo %s: %+v, want %q and a hint", tt.env, tt.args, r, tt.want)
+		}
+	}
+}
+
+func TestDemo_TakesTheSettingsOfItsTransports(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	// The file is some other program's.
+	file := `{"Carillon": {"Application": "shop", "Role": "publish", "EnableEvents": false, "Provider": "pigeon", "Tcp": {"Listen": "0.0.0.0:9000", "MaxFrameBytes": "8KiB"}, "Udp": {"Port": 9}}}`
+	if err := os.WriteFile(filepath.Join(dir, "appsettings.json"), []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"Carillon__Standby=udp,redis", "Carillon__Redis__Url=redis://127.0.0.1:1", "Carillon__Udp__MaxFrameBytes=9KiB", "Carillon__Site=", "PATH=/"}
+	for _, kv := range env {
+		name, value, _ := strings.Cut(kv, "=")
+		t.Setenv(name, value)
+	}
+	s, err := (&demoCmd{Provider: "tcp", Events: "on"}).settings(env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(s.Providers, []string{"tcp"}) || !slices.Equal(s.Standby, []string{"udp", "redis"}) || s.TCP.MaxFrameBytes != 8<<10 || s.UDP.MaxFrameBytes != 9<<10 {
+		t.Errorf("it does not heed its settings: %v, %v, %+v, %+v", s.Providers, s.Standby, s.TCP, s.UDP)
+	}
+	if s.Local() || s.Role != "" || s.TCP.Listen != "127.0.0.1:0" || s.UDP.Interface != "127.0.0.1" || s.UDP.Port != 0 {
+		t.Errorf("it heeds what is another program's: %+v", s)
+	}
+}
+
+// An event with a parameter that its hearers cannot decode has arrived, and nobody hears of it.
+func TestDemo_ShowsAnUndecodableEventAsMissedAlone(t *testing.T) {
+	d := startDemo(t, 2)
+	entries := d.feed()
+	r := carillonCmd(t, nil, "raise", "5b0f6a0e-0b1c-4f43-9a5f-6c2f1d1f8a01", "hi",
+		"--database", "sqlite:"+filepath.Join(d.folder, demoFile), "--site", cms.SiteName)
+	if r.code != 0 || !strings.HasSuffix(r.out, "acknowledged by 2 of 2 other instances\n") {
+		t.Errorf("%+v", r)
+	}
+	d.post(2, "/edit/roles", "title", "Roles", "body", "After it.")
+	eventually(t, patience, "the feed shows it", func() bool {
+		missed, dropped, received := map[int]uint64{}, map[int]uint64{}, 0
+		for _, e := range entries() {
+			switch {
+			case e.Kind == "missed" && e.Reason == "undecodable" && e.Event == "page changed":
+				missed[e.Instance] += e.Count
+			case e.Kind == "dropped" && e.Reason == "undecodable" && e.Unit == "event":
+				dropped[e.Instance] += e.Count
+			case e.Kind == "received" && e.From == "instance 2":
+				received++
+			case e.Kind == "received" || e.Kind == "missed" || e.Kind == "dropped":
+				t.Fatalf("the feed shows %+v", e)
+			}
+		}
+		return missed[1] == 1 && missed[2] == 1 && dropped[1] == 1 && dropped[2] == 1 && received == 1
+	})
+	if n := d.instances()[1].Counters.Received; n != 0 {
+		t.Errorf("instance 2 counts %d events as received", n)
+	}
+}
+
 func TestDemo_KilledInstanceComesBackInStep(t *testing.T) {
 	d := startDemo(t, 2)
 	d.get(1, "/roles")
@@ -591,6 +745,14 @@ func TestCommands_HelpListsExitCodesAndHidesInstances(t *testing.T) {
 		help := strings.Join(strings.Fields(r.out), " ") // it is wrapped
 		if !strings.Contains(help, strings.Join(transports.Names(), ", ")) {
 			t.Errorf("carillon %s --help does not name all transports:\n%s", cmd, r.out)
+		}
+	}
+	for cmd, want := range map[string]string{
+		"raise": "acknowledged means that the event has arrived there, not that it was understood",
+		"demo":  "Other settings in the environment are refused",
+	} {
+		if help := strings.Join(strings.Fields(carillonCmd(t, nil, cmd, "--help").out), " "); !strings.Contains(help, want) {
+			t.Errorf("carillon %s --help does not say %q:\n%s", cmd, want, help)
 		}
 	}
 	r := carillonCmd(t, nil, "version", "--json")

@@ -327,6 +327,7 @@ type feedEntry struct {
 	Key      string `json:"key"`
 	From     string `json:"from"`
 	Count    uint64 `json:"count"`
+	Unit     string `json:"unit"`
 	Reason   string `json:"reason"`
 }
 

@@ -15,13 +15,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/carillon-go/carillon/appsettings"
 	"github.com/carillon-go/carillon/cmd/internal/fleet"
-	"github.com/carillon-go/carillon/cmd/internal/transports"
 	"github.com/carillon-go/carillon/examples/cms"
-	"github.com/carillon-go/carillon/provider"
-	"github.com/carillon-go/carillon/provider/tcpbus"
-	"github.com/carillon-go/carillon/provider/udpbus"
 	"github.com/carillon-go/carillon/site/sqlsite"
 )
 
@@ -95,9 +90,15 @@ func (c *instanceCmd) run(ctx context.Context, std streams, member *fleet.Member
 		}
 		defer sites.Close()
 		cfg.Database = sites
-		if cfg.Provider, err = c.provider(); err != nil {
+		settings, err := demoSettings(c.Provider, c.UDPPort)
+		if err != nil {
 			return false, err
 		}
+		made, err := settings.Config(sites)
+		if err != nil {
+			return false, err
+		}
+		cfg.Provider, cfg.Standby = made.Providers[0], made.Standby
 	}
 	in, err := cms.Open(ctx, cfg)
 	if err != nil {
@@ -155,30 +156,6 @@ func (c *instanceCmd) run(ctx context.Context, std streams, member *fleet.Member
 	defer stop()
 	server.Shutdown(ctx) // a request that takes so long is cut short
 	return true, in.Shutdown(ctx)
-}
-
-// provider makes what carries the events: on this machine only, or through the server that the settings name.
-func (c *instanceCmd) provider() (provider.Provider, error) {
-	switch c.Provider {
-	case "tcp":
-		return tcpbus.New(tcpbus.Config{Listen: "127.0.0.1:0"})
-	case "udp":
-		return udpbus.New(udpbus.Config{Port: c.UDPPort, Interface: "127.0.0.1"})
-	}
-	return fromSettings(c.Provider)
-}
-
-// fromSettings makes the transport as its section in the settings says. It is not started.
-func fromSettings(name string) (provider.Provider, error) {
-	make, ok := transports.Factories()[name]
-	if !ok {
-		return nil, fmt.Errorf("there is no transport %q", name)
-	}
-	s, err := appsettings.Load(appsettings.Options{Providers: transports.Factories()})
-	if err != nil {
-		return nil, err
-	}
-	return make(s.Section(name))
 }
 
 // watch tells the parent what is counted and dropped, and how the provider is, until ctx ends.

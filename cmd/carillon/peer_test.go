@@ -21,6 +21,8 @@ import (
 	"github.com/carillon-go/carillon/provider"
 	"github.com/carillon-go/carillon/provider/natsbus"
 	"github.com/carillon-go/carillon/provider/redisbus"
+	"github.com/carillon-go/carillon/provider/tcpbus"
+	"github.com/carillon-go/carillon/provider/udpbus"
 	"github.com/carillon-go/carillon/site"
 	"github.com/carillon-go/carillon/site/sqlsite"
 )
@@ -54,15 +56,19 @@ func (cfg *peerConfig) standby() map[string]func() (provider.Provider, error) {
 		return nil
 	}
 	return map[string]func() (provider.Provider, error){
-		"udp": func() (provider.Provider, error) {
-			return (&instanceCmd{Provider: "udp", UDPPort: cfg.UDPPort}).provider()
-		},
-		"tcp": func() (provider.Provider, error) {
-			return (&instanceCmd{Provider: "tcp"}).provider()
-		},
+		"udp":   func() (provider.Provider, error) { return cfg.alone("udp") },
+		"tcp":   func() (provider.Provider, error) { return cfg.alone("tcp") },
 		"nats":  func() (provider.Provider, error) { return natsbus.New(natsbus.Config{URLs: []string{cfg.NATS}}) },
 		"redis": func() (provider.Provider, error) { return redisbus.New(redisbus.Config{URL: cfg.Redis}) },
 	}
+}
+
+// alone makes a transport that needs no server, tcp or udp, on this machine only.
+func (cfg *peerConfig) alone(name string) (provider.Provider, error) {
+	if name == "udp" {
+		return udpbus.New(udpbus.Config{Port: cfg.UDPPort, Interface: "127.0.0.1"})
+	}
+	return tcpbus.New(tcpbus.Config{Listen: "127.0.0.1:0"})
 }
 
 // A peerLine is what a peer writes, one at a time.
@@ -154,8 +160,7 @@ func runPeer() {
 	fail(err)
 	db, err := sqlsite.New(pool)
 	fail(err)
-	instance := instanceCmd{Provider: cfg.Provider, UDPPort: cfg.UDPPort}
-	transport, err := instance.provider()
+	transport, err := cfg.alone(cfg.Provider)
 	fail(err)
 	p := cable.New(transport)
 	providers := []provider.Provider{p}

@@ -28,7 +28,7 @@ const maxParam = 16 << 20
 
 // Help is shown by "carillon raise --help".
 func (c *raiseCmd) Help() string {
-	return "Joins the site as a publisher, raises the event, waits until it has been handed over, and for up to 2 s until every live instance that listens has acknowledged it, and leaves. It says how many did; if one did not, the exit code is 5."
+	return "Joins the site as a publisher, raises the event, waits until it has been handed over, and for up to 2 s until every live instance that listens has acknowledged it, and leaves. It says how many did; acknowledged means that the event has arrived there, not that it was understood: a typed event whose parameter does not decode is missed there. If one did not, the exit code is 5."
 }
 
 // Run implements the command.
