@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,8 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
+
+	"github.com/carillon-go/carillon/examples/cms"
 )
 
 // A browser is a headless Chromium with one tab.
@@ -353,6 +356,36 @@ func TestBrowser_ShowsThatTheMessageBrokerIsAway(t *testing.T) {
 		text := eval[string](b, `document.getElementById("feed").innerText`) // what is hidden is not in it
 		return strings.Count(text, "redis is away") == 2 && strings.Count(text, "redis is back") == 2
 	})
+}
+
+// The dashboard says what carries the events, also after a move, and what became of an event that nobody could decode.
+func TestBrowser_ShowsAMoveAndAnUndecodableEvent(t *testing.T) {
+	t.Setenv("Carillon__Standby", "udp")
+	b := newBrowser(t)
+	d := startDemo(t, 2)
+	b.do("open the dashboard", chromedp.Navigate(d.url(0, "/")))
+	site := []string{"--database", "sqlite:" + filepath.Join(d.folder, demoFile), "--site", cms.SiteName}
+	text := func(id string) string {
+		return eval[string](b, fmt.Sprintf(`document.getElementById(%q).textContent`, id))
+	}
+
+	if r := carillonCmd(t, nil, append([]string{"raise", "5b0f6a0e-0b1c-4f43-9a5f-6c2f1d1f8a01", "hi"}, site...)...); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	eventually(t, patience, "the feed tells of the event", func() bool {
+		feed := text("feed")
+		return strings.Count(feed, "Missed 1 event") == 2 && strings.Count(feed, "Dropped 1 event") == 2
+	})
+	if feed := text("feed"); strings.Contains(feed, "received") || strings.Contains(feed, "1 frame") {
+		t.Errorf("the feed says of an event that nobody could decode: %s", feed)
+	}
+
+	eventually(t, patience, "it says tcp", func() bool { return text("carrier") == "tcp" })
+	if r := carillonCmd(t, nil, append([]string{"provider", "migrate", "udp", "--overlap", "1s"}, site...)...); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	eventually(t, patience, "it says udp", func() bool { return text("carrier") == "udp" })
+	eventually(t, patience, "the feed tells of the move", func() bool { return strings.Count(text("feed"), "sends on udp") == 2 })
 }
 
 // Nothing is wider than a phone, in light and dark, and nothing is written in a
