@@ -69,7 +69,7 @@ const application = "carillon"
 func (f *siteFlags) settings(std streams, providers []string) (*appsettings.Settings, error) {
 	s, err := appsettings.Load(appsettings.Options{Path: f.Config, Providers: transports.Factories()})
 	if err != nil {
-		return nil, &problem{exitUsage, err, "correct it, or name another file with --config"}
+		return nil, &problem{exitUsage, err, remedy(err, "correct it, or name another file with --config")}
 	}
 	for _, n := range s.Notices {
 		fmt.Fprintf(std.err, "carillon: %s\n", n)
@@ -104,6 +104,31 @@ func (f *siteFlags) settings(std streams, providers []string) (*appsettings.Sett
 		s.Providers = providers
 	}
 	return s, nil
+}
+
+// remedy returns what to do about a configuration that is wrong: other, unless all that is written and wrong is in environment
+// variables. Then there may be no file, and what is missing is most likely there under a misspelt name.
+func remedy(err error, other string) string {
+	wrong, ok := errors.AsType[*appsettings.Error](err)
+	if !ok {
+		return other
+	}
+	variables := map[string]bool{}
+	for _, p := range wrong.Problems {
+		switch name := p.Variable(); {
+		case name != "":
+			variables[name] = true
+		case p.Source != "":
+			return other
+		}
+	}
+	switch len(variables) {
+	case 0:
+		return other
+	case 1:
+		return "correct the variable"
+	}
+	return "correct the variables"
 }
 
 func (f *siteFlags) path() string {
@@ -263,11 +288,11 @@ func open(ctx context.Context, std streams, f *siteFlags, p *providerFlag, role 
 		return nil, nil, err
 	}
 	if err := standBy(s, db, st); err != nil {
-		return nil, nil, &problem{exitUsage, err, "correct it in " + f.path()}
+		return nil, nil, &problem{exitUsage, err, remedy(err, "correct it in "+f.path())}
 	}
 	cfg, err := s.Config(db)
 	if err != nil {
-		return nil, nil, &problem{exitUsage, err, "correct it in " + f.path()}
+		return nil, nil, &problem{exitUsage, err, remedy(err, "correct it in "+f.path())}
 	}
 	cfg.Role, cfg.Logger = role, warnings(std.err)
 	b, err = carillon.Open(ctx, cfg)

@@ -297,7 +297,7 @@ func (f *subscriptionFlags) open(ctx context.Context, std streams, transports tr
 	made, err := transports(o.settings, o.db)
 	if err != nil {
 		o.close()
-		return nil, nil, &problem{exitUsage, err, "correct it in " + f.path()}
+		return nil, nil, &problem{exitUsage, err, remedy(err, "correct it in "+f.path())}
 	}
 	closeAll = func() {
 		for _, p := range made {
