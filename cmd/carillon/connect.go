@@ -297,7 +297,7 @@ func open(ctx context.Context, std streams, f *siteFlags, p *providerFlag, role 
 	cfg.Role, cfg.Logger = role, warnings(std.err)
 	b, err = carillon.Open(ctx, cfg)
 	if err != nil {
-		return nil, nil, joinProblem(s, err)
+		return nil, nil, f.joinProblem(err)
 	}
 	return b, func() error {
 		defer closeDatabase()
@@ -348,20 +348,20 @@ func usable(s *appsettings.Settings, db site.Database, name string) error {
 }
 
 // joinProblem sorts out why a Broker did not open.
-func joinProblem(s *appsettings.Settings, err error) error {
+func (f *siteFlags) joinProblem(err error) error {
 	if _, ok := errors.AsType[*carillon.ConfigError](err); ok {
 		return &problem{exitUsage, err, ""}
 	}
 	// Then it is not for another instance's sake, and the transport's own error says what to do.
 	connecting := strings.Contains(err.Error(), "start provider ")
 	if errors.Is(err, context.DeadlineExceeded) {
-		hint := "wait longer with --timeout, or see who does not answer: " + invocation() + " members"
+		hint := "wait longer with --timeout, or see who does not answer: " + f.command("members")
 		if connecting {
 			hint = "wait longer with --timeout"
 		}
 		return &problem{exitTimeout, err, hint}
 	}
-	hint := "who is there: " + invocation() + " members"
+	hint := "who is there: " + f.command("members")
 	if connecting {
 		hint = ""
 	}
