@@ -268,9 +268,8 @@ func open(ctx context.Context, std streams, f *siteFlags, p *providerFlag, role 
 	if err != nil {
 		return nil, nil, err
 	}
-	if s.Local() {
-		return nil, nil, &problem{exitUsage, errors.New("events are switched off in the configuration"),
-			"set Carillon:EnableEvents and EnableRemoteEvents to true in " + f.path()}
+	if err := f.switchedOff(s); err != nil {
+		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.Timeout)
 	defer cancel()
@@ -305,6 +304,15 @@ func open(ctx context.Context, std streams, f *siteFlags, p *providerFlag, role 
 		defer cancel()
 		return b.Shutdown(ctx)
 	}, nil
+}
+
+// switchedOff returns the problem with settings that let no transport be made; nil if they do.
+func (f *siteFlags) switchedOff(s *appsettings.Settings) error {
+	if !s.Local() {
+		return nil
+	}
+	return &problem{exitUsage, errors.New("events are switched off in the configuration"),
+		"set Carillon:EnableEvents and EnableRemoteEvents to true in " + f.path()}
 }
 
 // standBy adds what the site's events go through, and every transport that is configured, to those that stand by: this
