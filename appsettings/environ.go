@@ -30,7 +30,7 @@ func readEnviron(environ []string, ps *problems) (own, legacy entries) {
 			continue
 		}
 		path := strings.ReplaceAll(name, "__", ":")
-		e := entry{path: path, kind: scalar, text: value, at: origin{source: "environment variable " + name}}
+		e := entry{path: path, kind: scalar, text: value, at: origin{source: variableSource + name}}
 		switch folded := fold(path); {
 		case folded == ownSection: // some program's, for a purpose of its own
 		case isOwn(folded):

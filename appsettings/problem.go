@@ -18,6 +18,17 @@ type Problem struct {
 // String returns the problem on one line: where, which key, what.
 func (p Problem) String() string { return place(p.Source, p.Line, p.Key, p.Text) }
 
+// variableSource is what [Problem.Source] begins with where it is an environment variable.
+const variableSource = "environment variable "
+
+// Variable returns the name of the environment variable that is wrong, or "" if it is none.
+func (p Problem) Variable() string {
+	if name, ok := strings.CutPrefix(p.Source, variableSource); ok {
+		return name
+	}
+	return ""
+}
+
 // A Notice is a remark on the configuration. Nothing is wrong, but something
 // may be other than its author expects.
 type Notice struct {

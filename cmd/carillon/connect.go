@@ -69,7 +69,7 @@ const application = "carillon"
 func (f *siteFlags) settings(std streams, providers []string) (*appsettings.Settings, error) {
 	s, err := appsettings.Load(appsettings.Options{Path: f.Config, Providers: transports.Factories()})
 	if err != nil {
-		return nil, &problem{exitUsage, err, "correct it, or name another file with --config"}
+		return nil, &problem{exitUsage, err, remedy(err, "correct it, or name another file with --config")}
 	}
 	for _, n := range s.Notices {
 		fmt.Fprintf(std.err, "carillon: %s\n", n)
@@ -104,6 +104,31 @@ func (f *siteFlags) settings(std streams, providers []string) (*appsettings.Sett
 		s.Providers = providers
 	}
 	return s, nil
+}
+
+// remedy returns what to do about a configuration that is wrong: other, unless all that is written and wrong is in environment
+// variables. Then there may be no file, and what is missing is most likely there under a misspelt name.
+func remedy(err error, other string) string {
+	wrong, ok := errors.AsType[*appsettings.Error](err)
+	if !ok {
+		return other
+	}
+	variables := map[string]bool{}
+	for _, p := range wrong.Problems {
+		switch name := p.Variable(); {
+		case name != "":
+			variables[name] = true
+		case p.Source != "":
+			return other
+		}
+	}
+	switch len(variables) {
+	case 0:
+		return other
+	case 1:
+		return "correct the variable"
+	}
+	return "correct the variables"
 }
 
 func (f *siteFlags) path() string {
@@ -243,9 +268,8 @@ func open(ctx context.Context, std streams, f *siteFlags, p *providerFlag, role 
 	if err != nil {
 		return nil, nil, err
 	}
-	if s.Local() {
-		return nil, nil, &problem{exitUsage, errors.New("events are switched off in the configuration"),
-			"set Carillon:EnableEvents and EnableRemoteEvents to true in " + f.path()}
+	if err := f.switchedOff(s); err != nil {
+		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.Timeout)
 	defer cancel()
@@ -263,16 +287,16 @@ func open(ctx context.Context, std streams, f *siteFlags, p *providerFlag, role 
 		return nil, nil, err
 	}
 	if err := standBy(s, db, st); err != nil {
-		return nil, nil, &problem{exitUsage, err, "correct it in " + f.path()}
+		return nil, nil, &problem{exitUsage, err, remedy(err, "correct it in "+f.path())}
 	}
 	cfg, err := s.Config(db)
 	if err != nil {
-		return nil, nil, &problem{exitUsage, err, "correct it in " + f.path()}
+		return nil, nil, &problem{exitUsage, err, remedy(err, "correct it in "+f.path())}
 	}
 	cfg.Role, cfg.Logger = role, warnings(std.err)
 	b, err = carillon.Open(ctx, cfg)
 	if err != nil {
-		return nil, nil, joinProblem(s, err)
+		return nil, nil, f.joinProblem(err)
 	}
 	return b, func() error {
 		defer closeDatabase()
@@ -280,6 +304,15 @@ func open(ctx context.Context, std streams, f *siteFlags, p *providerFlag, role 
 		defer cancel()
 		return b.Shutdown(ctx)
 	}, nil
+}
+
+// switchedOff returns the problem with settings that let no transport be made; nil if they do.
+func (f *siteFlags) switchedOff(s *appsettings.Settings) error {
+	if !s.Local() {
+		return nil
+	}
+	return &problem{exitUsage, errors.New("events are switched off in the configuration"),
+		"set Carillon:EnableEvents and EnableRemoteEvents to true in " + f.path()}
 }
 
 // standBy adds what the site's events go through, and every transport that is configured, to those that stand by: this
@@ -323,20 +356,20 @@ func usable(s *appsettings.Settings, db site.Database, name string) error {
 }
 
 // joinProblem sorts out why a Broker did not open.
-func joinProblem(s *appsettings.Settings, err error) error {
+func (f *siteFlags) joinProblem(err error) error {
 	if _, ok := errors.AsType[*carillon.ConfigError](err); ok {
 		return &problem{exitUsage, err, ""}
 	}
 	// Then it is not for another instance's sake, and the transport's own error says what to do.
 	connecting := strings.Contains(err.Error(), "start provider ")
 	if errors.Is(err, context.DeadlineExceeded) {
-		hint := "wait longer with --timeout, or see who does not answer: " + invocation() + " members"
+		hint := "wait longer with --timeout, or see who does not answer: " + f.command("members")
 		if connecting {
 			hint = "wait longer with --timeout"
 		}
 		return &problem{exitTimeout, err, hint}
 	}
-	hint := "who is there: " + invocation() + " members"
+	hint := "who is there: " + f.command("members")
 	if connecting {
 		hint = ""
 	}

@@ -733,6 +733,29 @@ func TestCommands_SayWhatIsWrong(t *testing.T) {
 	}
 }
 
+// There may be no file to correct.
+func TestCommands_SayWhetherAVariableOrAFileIsWrong(t *testing.T) {
+	b := newBench(t, "shop")
+	broken := filepath.Join(t.TempDir(), "appsettings.json")
+	if err := os.WriteFile(broken, []byte(`{"Carillon": {"Redis": {"Prefiks": "a"}}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		env  []string
+		args string
+		want string
+	}{
+		{[]string{"Carillon__Redis__Ulr=redis://127.0.0.1:1"}, "listen --provider redis", "\n       correct the variable\n"},
+		{[]string{"Carillon__Redis__Ulr=redis://127.0.0.1:1", "Carillon__Redis__Prefiks=a"}, "listen --provider redis", "\n       correct the variables\n"},
+		{[]string{"Carillon__Sight=shop"}, "members", "\n       correct the variable\n"},
+		{nil, "listen --provider redis", "\n       correct it in appsettings.json\n"}, // nothing is there at all
+		{[]string{"Carillon__Redis__Ulr=redis://127.0.0.1:1"}, "listen --provider redis --config " + broken, "\n       correct it in " + broken + "\n"},
+	} {
+		b.env = tt.env
+		b.fails(exitUsage, strings.Fields(tt.args), tt.want)
+	}
+}
+
 func TestCommands_HelpListsExitCodesAndHidesInstances(t *testing.T) {
 	for _, cmd := range []string{"", "demo", "raise", "listen", "members"} {
 		r := carillonCmd(t, nil, strings.Fields(cmd+" --help")...)

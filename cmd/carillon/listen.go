@@ -98,16 +98,25 @@ func (c *listenCmd) Run(ctx context.Context, std streams) error {
 		defer t.Stop()
 		over = t.C
 	}
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-p.full:
-		return p.failure()
-	case <-over:
-		if n := p.missing(); n > 0 {
-			return &problem{exitTimeout, fmt.Errorf("within %v, %s of %d did not come", c.For, plural(n, "event"), c.Count), ""}
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	var away outages
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.full:
+			return p.failure()
+		case now := <-look.C:
+			for _, line := range away.ended(now, b.Stats().Providers) {
+				fmt.Fprintln(std.err, line)
+			}
+		case <-over:
+			if n := p.missing(); n > 0 {
+				return &problem{exitTimeout, fmt.Errorf("within %v, %s of %d did not come", c.For, plural(n, "event"), c.Count), ""}
+			}
+			return nil
 		}
-		return nil
 	}
 }
 

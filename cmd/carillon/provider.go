@@ -159,7 +159,7 @@ func (c *providerListCmd) table(w io.Writer, info providerInfo, now time.Time) e
 		if info.Until.After(now) {
 			fmt.Fprintf(w, "%s stays open until %s, in %s\n", names(old), info.Until.Format("15:04:05 UTC"), info.Until.Sub(now).Round(time.Second))
 		} else {
-			fmt.Fprintf(w, "%s can be closed since %s; to carry on: %s provider migrate\n", names(old), info.Until.Format("15:04:05 UTC"), invocation())
+			fmt.Fprintf(w, "%s can be closed since %s; to carry on: %s\n", names(old), info.Until.Format("15:04:05 UTC"), c.command("provider migrate"))
 		}
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -285,25 +285,25 @@ func (c *moveFlags) run(ctx context.Context, std streams, target transports.Targ
 
 // problem says what to do about a move that did not come to its end.
 func (c *moveFlags) problem(s *appsettings.Settings, target transports.Target, err error) error {
-	again := invocation() + " provider migrate"
+	again := c.command("provider migrate")
 	if target.Back {
-		again = invocation() + " provider abort"
+		again = c.command("provider abort")
 	}
 	if _, ok := errors.AsType[*transports.LapsedError](err); ok {
-		return &problem{exitTimeout, err, "where they are: " + invocation() + " members; without them: " + again + " --force"}
+		return &problem{exitTimeout, err, "where they are: " + c.command("members") + "; without them: " + again + " --force"}
 	}
 	if _, ok := errors.AsType[*transports.LackError](err); ok {
-		return &problem{exitFailed, err, "add it to Carillon:Standby of these instances and restart them one after the other; who has what: " + invocation() + " provider list"}
+		return &problem{exitFailed, err, "add it to Carillon:Standby of these instances and restart them one after the other; who has what: " + c.command("provider list")}
 	}
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, context.DeadlineExceeded):
-		return &problem{exitTimeout, err, "wait longer with --wait; what holds an instance up is in its log and status; to go back: " + invocation() + " provider abort"}
+		return &problem{exitTimeout, err, "wait longer with --wait; what holds an instance up is in its log and status; to go back: " + c.command("provider abort")}
 	case errors.Is(err, context.Canceled):
 		return &problem{exitFailed, err, "to carry on: " + again}
 	case errors.Is(err, transports.ErrUnderWay), errors.Is(err, transports.ErrNothing), errors.Is(err, transports.ErrDiffer):
-		return &problem{exitFailed, err, "its state: " + invocation() + " provider list"}
+		return &problem{exitFailed, err, "its state: " + c.command("provider list")}
 	case errors.Is(err, site.ErrSchema), errors.Is(err, site.ErrBusy), errors.Is(err, site.ErrSecret):
 		return databaseProblem(s, err)
 	}
@@ -324,7 +324,7 @@ func (c *providerMigrateCmd) Help() string {
 func (c *providerMigrateCmd) Run(ctx context.Context, std streams) error {
 	for _, name := range c.To {
 		if name == "" || strings.ContainsAny(name, ", :") {
-			return &problem{exitUsage, fmt.Errorf("%q is no name of a transport", name), "name several one behind the other, as in: " + invocation() + " provider migrate tcp nats"}
+			return &problem{exitUsage, fmt.Errorf("%q is no name of a transport", name), "name several one behind the other, as in: " + c.command("provider migrate tcp nats")}
 		}
 	}
 	return c.run(ctx, std, transports.Target{To: c.To})

@@ -64,7 +64,7 @@ func (c *raiseCmd) Run(ctx context.Context, std streams) error {
 	if err == nil && sent.Acknowledged < sent.Listeners {
 		err = &problem{exitTimeout,
 			fmt.Errorf("%d of %s did not acknowledge the event within %v", sent.Listeners-sent.Acknowledged, plural(sent.Listeners, "other instance"), acknowledgeWait),
-			"each may have it or not; who is there: " + invocation() + " members"}
+			"each may have it or not; who is there: " + c.command("members")}
 	}
 	return err
 }

@@ -219,19 +219,19 @@ func (c *secretRotateCmd) Run(ctx context.Context, std streams) error {
 
 // problem says what to do about a rotation that did not come to its end.
 func (c *secretRotateCmd) problem(s *appsettings.Settings, err error) error {
-	again := invocation() + " secret rotate"
+	again := c.command("secret rotate")
 	if _, ok := errors.AsType[*keyring.LapsedError](err); ok {
-		return &problem{exitTimeout, err, "where they are: " + invocation() + " members; without them: " + again + " --force"}
+		return &problem{exitTimeout, err, "where they are: " + c.command("members") + "; without them: " + again + " --force"}
 	}
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, context.DeadlineExceeded):
-		return &problem{exitTimeout, err, "wait longer with --wait; who is there: " + invocation() + " members"}
+		return &problem{exitTimeout, err, "wait longer with --wait; who is there: " + c.command("members")}
 	case errors.Is(err, context.Canceled):
 		return &problem{exitFailed, err, "to carry on: " + again}
 	case errors.Is(err, keyring.ErrUnderWay), errors.Is(err, keyring.ErrCompromised):
-		return &problem{exitFailed, err, "its state: " + invocation() + " secret list"}
+		return &problem{exitFailed, err, "its state: " + c.command("secret list")}
 	case errors.Is(err, site.ErrSchema), errors.Is(err, site.ErrBusy), errors.Is(err, site.ErrSecret):
 		return databaseProblem(s, err)
 	}
@@ -274,7 +274,7 @@ func (c *secretRevokeCmd) Help() string {
 // Run implements the command.
 func (c *secretRevokeCmd) Run(ctx context.Context, std streams) error {
 	if c.All == (len(c.Keys) > 0) {
-		return &problem{exitUsage, errors.New("no key is named"), "name the keys (" + invocation() + " secret list has them), or all of them with --all, not both"}
+		return &problem{exitUsage, errors.New("no key is named"), "name the keys, or all of them with --all, not both; the keys: " + c.command("secret list")}
 	}
 	ctx, cancel := c.within(ctx)
 	defer cancel()
@@ -289,7 +289,7 @@ func (c *secretRevokeCmd) Run(ctx context.Context, std streams) error {
 	}
 	next, changed, err := keyring.Compromise(o.site, ids)
 	if err != nil {
-		return &problem{exitUsage, err, "the keys: " + invocation() + " secret list"}
+		return &problem{exitUsage, err, "the keys: " + c.command("secret list")}
 	}
 	if !c.DryRun && changed {
 		if next, err = keyring.RevokeNow(ctx, o.db, o.site.Name, ids); err != nil {
@@ -350,7 +350,7 @@ func (c *secretFloorsCmd) Run(ctx context.Context, std streams) error {
 	case errors.Is(err, keyring.ErrWeaker):
 		return &problem{exitUsage, err, "if that is meant, add --weaken"}
 	case errors.Is(err, keyring.ErrBelow):
-		return &problem{exitFailed, err, "for a key that encrypts: " + invocation() + " secret rotate --suite " + site.SuiteAES256GCM.String()}
+		return &problem{exitFailed, err, "for a key that encrypts: " + c.command("secret rotate") + " --suite " + site.SuiteAES256GCM.String()}
 	case err != nil:
 		return databaseProblem(o.settings, err)
 	}

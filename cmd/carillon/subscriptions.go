@@ -52,7 +52,7 @@ func configured(s *appsettings.Settings, db site.Database) ([]provider.Provider,
 
 type subscriptionFlags struct {
 	siteFlags
-	Provider []string       `placeholder:"NAME" help:"Only these: ${transports} (default: those of the configuration)."`
+	Provider []string       `placeholder:"NAME" help:"Only these: ${transports} (default: those of the configuration, and those that the instances of the site say they use)."`
 	Grace    *time.Duration `placeholder:"DURATION" help:"How long a subscription may be there before its instance has a member row; at least two leases (default: two leases, and 2m at least)."`
 	JSON     bool           `name:"json" help:"Print JSON."`
 }
@@ -286,18 +286,23 @@ func (f *subscriptionFlags) open(ctx context.Context, std streams, transports tr
 		o.close()
 		return nil, nil, &problem{exitUsage, fmt.Errorf("--grace %v is less than two leases of %v: what an instance has that is starting could go", *f.Grace, lease), fmt.Sprintf("the least is --grace %v", least)}
 	}
-	if len(f.Provider) > 0 {
-		asked := slices.DeleteFunc(slices.Clone(f.Provider), leavesNothing)
-		if len(asked) == 0 {
-			f.nothing(std, f.Provider)
-			return nil, o.close, nil
-		}
-		o.settings.Providers, o.settings.Standby = asked, nil
+	u, err := f.narrow(ctx, o)
+	switch {
+	case err != nil:
+		o.close()
+		return nil, nil, err
+	case len(f.Provider) > 0 && len(o.settings.Providers) == 0:
+		f.nothing(std, u)
+		return nil, o.close, nil
+	}
+	if err := f.switchedOff(o.settings); err != nil {
+		o.close()
+		return nil, nil, err
 	}
 	made, err := transports(o.settings, o.db)
 	if err != nil {
 		o.close()
-		return nil, nil, &problem{exitUsage, err, "correct it in " + f.path()}
+		return nil, nil, f.unmade(u, err)
 	}
 	closeAll = func() {
 		for _, p := range made {
@@ -318,15 +323,22 @@ func (f *subscriptionFlags) open(ctx context.Context, std streams, transports tr
 		}
 		return nil
 	}
-	var names []string
 	for _, p := range made {
-		names = append(names, p.Name())
+		u.made = append(u.made, p.Name())
 		if c, ok := p.(provider.Cleaner); ok {
 			all = append(all, keeper{janitor.New(c, o.site.ID, rows, *f.Grace), p.Name(), f.Timeout, lease, reap})
 		}
 	}
+	if strange := u.strange(); len(strange) > 0 {
+		err := fmt.Errorf("the site uses %s, which this program does not know: whether anything was left behind there is not known", names(strange))
+		if len(all) == 0 {
+			closeAll()
+			return nil, nil, &problem{exitFailed, err, "to look at others: --provider NAME"}
+		}
+		fmt.Fprintf(std.err, "carillon: %s\n", err)
+	}
 	if len(all) == 0 {
-		f.nothing(std, names)
+		f.nothing(std, u)
 	}
 	return all, closeAll, nil
 }
@@ -350,14 +362,73 @@ func leavesNothing(name string) bool {
 	return slices.Contains(linked.Names(), name) && !slices.Contains(linked.LeaveBehind(), name)
 }
 
-// nothing says that these providers leave nothing behind; with JSON, to people only.
-func (f *subscriptionFlags) nothing(std streams, providers []string) {
-	w, verb := std.out, "leaves"
+// A usage is which transports a command about subscriptions goes by.
+type usage struct {
+	rows  []string // what the site's rows name, ascending; empty if --provider says it
+	added []string // of these, what the configuration does not name and has to be looked at
+	made  []string
+}
+
+// narrow sets which transports are made: what --provider names, or beside what is configured, where nobody may have said
+// anything, what the instances of the site use. A site whose instances leave something behind must not be taken for clean
+// because this program runs with other settings than they. None is made that is known to leave nothing behind, unless it is configured.
+func (f *subscriptionFlags) narrow(ctx context.Context, o *operated) (u usage, err error) {
+	if len(f.Provider) > 0 {
+		o.settings.Providers, o.settings.Standby = slices.DeleteFunc(slices.Clone(f.Provider), leavesNothing), nil
+		return u, nil
+	}
+	snap, err := o.db.Changes(ctx, 0)
+	if err != nil {
+		return u, databaseProblem(o.settings, err)
+	}
+	t := o.site.Transports
+	u.rows = slices.Concat(t.Receive, t.Send, t.From, t.To)
+	for _, m := range snap.Members {
+		if m.Site == o.site.ID {
+			u.rows = slices.AppendSeq(append(u.rows, m.Uses...), maps.Keys(m.Addresses)) // one that follows a move has more than it is configured for
+		}
+	}
+	slices.Sort(u.rows)
+	u.rows = slices.Compact(u.rows)
+	for _, name := range u.rows {
+		if slices.Contains(linked.LeaveBehind(), name) && !slices.Contains(o.settings.Providers, name) && !slices.Contains(o.settings.Standby, name) {
+			u.added = append(u.added, name)
+		}
+	}
+	o.settings.Standby = slices.Concat(o.settings.Standby, u.added)
+	return u, nil
+}
+
+// strange returns what rows name that this program can neither make nor knows to leave nothing behind.
+func (u usage) strange() []string {
+	return slices.DeleteFunc(slices.Clone(u.rows), func(name string) bool { return slices.Contains(u.made, name) || leavesNothing(name) })
+}
+
+// unmade is the problem with transports that could not be made.
+func (f *subscriptionFlags) unmade(u usage, err error) error {
+	if len(u.added) == 0 {
+		return &problem{exitUsage, err, remedy(err, "correct it in "+f.path())}
+	}
+	return &problem{exitUsage, fmt.Errorf("the site uses %s: %w", names(u.added), err), remedy(err, "give its section, as its instances have it, in "+f.path())}
+}
+
+// nothing says that nothing is left behind, and by what that is known; with JSON, to people only.
+func (f *subscriptionFlags) nothing(std streams, u usage) {
+	w := std.out
 	if f.JSON {
 		w = std.err
 	}
-	if len(providers) > 1 {
+	list, said := f.Provider, "%s %s nothing behind"
+	switch {
+	case len(f.Provider) > 0:
+	case len(u.rows) > 0:
+		list, said = u.rows, "the site uses %s, which %s nothing behind"
+	default:
+		list, said = u.made, "no instance says what the site uses; by your configuration, %s %s nothing behind"
+	}
+	verb := "leaves"
+	if len(list) > 1 {
 		verb = "leave"
 	}
-	fmt.Fprintf(w, "%s %s nothing behind; with these, instances do: %s\n", names(providers), verb, names(linked.LeaveBehind()))
+	fmt.Fprintf(w, said+"; with these, instances do: %s\n", names(list), verb, names(linked.LeaveBehind()))
 }

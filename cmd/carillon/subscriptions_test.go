@@ -243,7 +243,73 @@ func TestSubscriptions_SaysWhatLeavesNothingBehind(t *testing.T) {
 		t.Errorf("as JSON: %s", out)
 	}
 	b.must(words("subscriptions clean --json --provider rabbit,mqtt"), `"removed": []`)
-	b.must(words("subscriptions list"), "tcp leaves nothing behind")
+	b.must(words("subscriptions list"), "no instance says what the site uses; by your configuration, tcp leaves nothing behind")
+}
+
+// uses writes the row of an instance that uses a transport, and has ended.
+func (b *bench) uses(name string) {
+	b.t.Helper()
+	db := b.open()
+	epoch, err := db.NextEpoch(b.t.Context())
+	stream := site.NewStreamID(epoch, 1)
+	if err == nil {
+		err = db.Join(b.t.Context(), site.Member{Site: b.site("shop").ID, Stream: stream, Server: "web", Role: site.RolePublish, Providers: []string{name, "udp"}, Uses: []string{name}}, time.Minute)
+	}
+	if err == nil {
+		err = db.Leave(b.t.Context(), stream, site.Mark{})
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// A site is not clean because whoever looks has other settings than its instances.
+func TestSubscriptions_GoByWhatTheSiteUses(t *testing.T) {
+	for _, cmd := range [][]string{words("subscriptions list"), words("subscriptions clean --dry-run")} {
+		b := newBench(t, "shop", "other")
+		b.uses("redis")
+		for _, env := range [][]string{nil, {"Carillon__Provider=udp"}} {
+			b.env = env
+			b.must(append(cmd, "--site", "shop"), "the site uses redis, which leaves nothing behind; with these, instances do: aws, azure")
+			b.must(append(cmd, "--site", "other"), "no instance says what the site uses; by your configuration, ")
+		}
+		b.env = nil
+		b.uses("azure")
+		b.fails(exitUsage, append(cmd, "--site", "shop"), "the site uses azure: ", "Carillon:Azure", "give its section, as its instances have it, in appsettings.json")
+		b.env = []string{"Carillon__EnableRemoteEvents=false"}
+		b.fails(exitUsage, append(cmd, "--site", "shop"), "switched off")
+
+		b = newBench(t, "shop")
+		b.uses("pigeon")
+		b.fails(exitFailed, append(cmd, "--json"), "the site uses pigeon, which this program does not know")
+		b.must(append(cmd, "--provider", "udp"), "udp leaves nothing behind")
+
+		b = newBench(t, "shop")
+		b.must(words("provider migrate azure"))
+		b.fails(exitUsage, cmd, "the site uses azure: ")
+	}
+}
+
+// What instances use is looked at beside what is configured, and with the section that the configuration has for it.
+func TestSubscriptions_LookAtWhatTheSiteUses(t *testing.T) {
+	l := newLeftover(t, time.Now)
+	l.add("dead", true, true)
+	l.uses("aws")
+	l.uses("redis")
+	var out, log bytes.Buffer
+	err := (&subscriptionsListCmd{l.flags()}).Run(t.Context(), streams{nil, &out, &log}, func(s *appsettings.Settings, db site.Database) ([]provider.Provider, error) {
+		if !slices.Equal(s.Providers, []string{"tcp"}) || !slices.Equal(s.Standby, []string{"aws"}) {
+			t.Errorf("made are %q and %q; want what is configured, and aws", s.Providers, s.Standby)
+		}
+		return l.transports(s, db)
+	})
+	if err != nil || !strings.Contains(out.String(), "ended ") {
+		t.Errorf("%v: %s", err, &out)
+	}
+	// The provider that was made is none of aws.
+	if !strings.Contains(log.String(), "the site uses aws, which this program does not know") {
+		t.Errorf("nobody is told that aws was not looked at: %q", &log)
+	}
 }
 
 func TestSubscriptions_LooksOnlyAtWhatIsNamed(t *testing.T) {

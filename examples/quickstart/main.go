@@ -36,7 +36,8 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	db, err := sql.Open("sqlite", "quickstart.db") // the database that the application has anyway
+	// The database that the application has anyway. Several processes write to it, so each waits for the others.
+	db, err := sql.Open("sqlite", "file:quickstart.db?_pragma=busy_timeout(5000)")
 	if err != nil {
 		return err
 	}

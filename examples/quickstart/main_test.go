@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -79,11 +80,25 @@ func TestQuickstart_TwoProcesses(t *testing.T) {
 	}
 	in, one := start()
 	wait(one, "Type a new one")
-	_, two := start()
+	other, two := start()
 	wait(two, "Type a new one")
 	io.WriteString(in, "good morning\n")
 	wait(two, "good morning")
 	wait(one, "good morning")
+
+	// Both write to the database at once.
+	var typing sync.WaitGroup
+	for _, in := range []io.Writer{in, other} {
+		typing.Go(func() {
+			for range 20 {
+				io.WriteString(in, "good day\n")
+			}
+		})
+	}
+	typing.Wait()
+	io.WriteString(in, "good evening\n")
+	wait(two, "good evening")
+	wait(one, "good evening")
 	if _, err := os.Stat(filepath.Join(dir, "quickstart.db")); err != nil {
 		t.Error(err)
 	}
