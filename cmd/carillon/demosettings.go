@@ -46,7 +46,7 @@ func (c *demoCmd) settings(environ []string) (*appsettings.Settings, error) {
 	}
 	s, err := demoSettings(c.Provider, 0)
 	if err != nil {
-		return nil, &problem{exitUsage, err, "correct it; what is in use, --provider says"}
+		return nil, &problem{exitUsage, err, "correct it; --provider says which transport is in use"}
 	}
 	for _, kv := range environ {
 		if err := refuseUnread(s, kv); err != nil {
