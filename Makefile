@@ -121,7 +121,7 @@ bench-quick: $(BIN)/bench ## every goal of speed in less than three minutes, a l
 	@$(BIN)/bench quick
 
 .PHONY: bench-guard
-bench-guard: $(BIN)/bench ## fails if a goal of speed is below half of what must hold (Linux)
+bench-guard: $(BIN)/bench ## fails if a goal of speed is below half of what must hold, twice (Linux)
 	@$(BIN)/bench guard
 
 # ZeroMQ is linked where its C library is.

@@ -239,3 +239,13 @@ func TestKindOf_TellsOursFromOthers(t *testing.T) {
 		}
 	}
 }
+
+func TestCollapsed_NamesWhatFellTwice(t *testing.T) {
+	if err := collapsed([]string{"p50", "cpu"}, []string{"throughput"}); err != nil {
+		t.Errorf("nothing fell twice: %v", err)
+	}
+	err := collapsed([]string{"p50", "cpu"}, []string{"cpu", "throughput"})
+	if !errors.Is(err, errShort) || !strings.HasSuffix(err.Error(), ": cpu") {
+		t.Errorf("cpu fell twice: %v", err)
+	}
+}

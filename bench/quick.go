@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -37,11 +38,26 @@ type guardCommand struct{}
 
 // Run implements the command.
 func (guardCommand) Run(ctx context.Context) error {
-	verdicts, err := judgeAll(ctx, guardPlan())
+	fallen, err := guard(ctx)
+	if err != nil || fallen == nil {
+		return err
+	}
+	// What others do on the machine for half a second is enough for one measurement to fall. What has collapsed
+	// does so again.
+	fmt.Fprintf(os.Stderr, "bench: not even half of the must: %s; once more\n", strings.Join(fallen, ", "))
+	again, err := guard(ctx)
 	if err != nil {
 		return err
 	}
-	var fallen []string
+	return collapsed(fallen, again)
+}
+
+// guard measures, prints, and returns which goals are below half of what must hold.
+func guard(ctx context.Context) (fallen []string, err error) {
+	verdicts, err := judgeAll(ctx, guardPlan())
+	if err != nil {
+		return nil, err
+	}
 	for _, v := range verdicts {
 		if errors.Is(v.err, errNotMeasured) || errors.Is(v.err, system.ErrMissing) {
 			continue // of the plan for more time
@@ -51,10 +67,16 @@ func (guardCommand) Run(ctx context.Context) error {
 			fallen = append(fallen, v.name)
 		}
 	}
-	if fallen != nil {
-		return fmt.Errorf("%w, not even half of the must: %s", errShort, strings.Join(fallen, ", "))
+	return fallen, nil
+}
+
+// collapsed returns an error that names the goals that have fallen both times, or nil.
+func collapsed(once, again []string) error {
+	both := slices.DeleteFunc(slices.Clone(once), func(name string) bool { return !slices.Contains(again, name) })
+	if len(both) == 0 {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%w, not even half of the must, twice: %s", errShort, strings.Join(both, ", "))
 }
 
 // judgeAll measures and judges every goal.
