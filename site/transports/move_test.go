@@ -137,6 +137,21 @@ func (w *world) options(o transports.Options) transports.Options {
 	return o
 }
 
+// stopAt returns what a command runs with that is stopped at an action.
+func (w *world) stopAt(t *testing.T, at transports.Action) (context.Context, transports.Options) {
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	o := w.options(transports.Options{})
+	inner := o.Progress
+	o.Progress = func(p transports.Progress) {
+		inner(p)
+		if p.Step.Action == at {
+			cancel()
+		}
+	}
+	return ctx, o
+}
+
 func (w *world) move(o transports.Options, to ...string) (site.Site, error) {
 	return transports.Move(w.t.Context(), w.db, "app", to, w.options(o))
 }
@@ -318,15 +333,7 @@ func TestMove_AProgramThatKnowsNoTransportsIsNamed(t *testing.T) {
 func TestMove_AnInstanceThatComesWithoutTheTransportHoldsItUp(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.instance(w.site, "udp", "nats")
-		ctx, cancel := context.WithCancel(t.Context())
-		o := w.options(transports.Options{})
-		inner := o.Progress
-		o.Progress = func(p transports.Progress) {
-			inner(p)
-			if p.Step.Action == transports.AwaitReceive {
-				cancel()
-			}
-		}
+		ctx, o := w.stopAt(t, transports.AwaitReceive)
 		if _, err := transports.Move(ctx, w.db, "app", []string{"nats"}, o); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "carries on") {
 			t.Errorf("stopped: %v", err)
 		}
@@ -386,17 +393,7 @@ func TestAbort_GoesBackFromEveryStep(t *testing.T) {
 				}
 				stopAt := func(at transports.Action, run func(ctx context.Context, o transports.Options) (site.Site, error)) {
 					t.Helper()
-					ctx, cancel := context.WithCancel(t.Context())
-					defer cancel()
-					o := w.options(transports.Options{})
-					inner := o.Progress
-					o.Progress = func(p transports.Progress) {
-						inner(p)
-						if p.Step.Action == at {
-							cancel()
-						}
-					}
-					run(ctx, o)
+					run(w.stopAt(t, at))
 				}
 				stopAt(at, func(ctx context.Context, o transports.Options) (site.Site, error) {
 					return transports.Move(ctx, w.db, "app", []string{"nats"}, o)
@@ -434,15 +431,7 @@ func TestAbort_GoesBackFromEveryStep(t *testing.T) {
 func TestAbort_BeforeAnythingWasSentEndsAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.instance(w.site, "udp", "nats")
-		ctx, cancel := context.WithCancel(t.Context())
-		o := w.options(transports.Options{})
-		inner := o.Progress
-		o.Progress = func(p transports.Progress) {
-			inner(p)
-			if p.Step.Action == transports.AwaitReceive {
-				cancel()
-			}
-		}
+		ctx, o := w.stopAt(t, transports.AwaitReceive)
 		transports.Move(ctx, w.db, "app", []string{"nats"}, o) // is stopped
 		w.told = nil
 		if _, err := transports.Abort(t.Context(), w.db, "app", w.options(transports.Options{})); err != nil {
