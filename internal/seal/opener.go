@@ -68,7 +68,7 @@ func refusal(s *site.Site, k *site.Key) error {
 	case !k.State.Verifies():
 		return fmt.Errorf("key %d of site %v: %w: it does not know state %d: upgrade it", k.ID, s.ID, ErrUnsupported, k.State)
 	}
-	if k.Version < s.Floors.Version || s.Floors.EncryptionRequired && !k.Suite.Encrypts() {
+	if s.Floors.Allow(*k) != nil {
 		return ErrFloor
 	}
 	return usable(s.ID, k)
