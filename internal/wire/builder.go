@@ -6,7 +6,7 @@ package wire
 type Builder struct {
 	frame   []byte // room for the header, then the records; nil if nothing was appended
 	count   int
-	limit   int // of the frame without its trailer
+	limit   int // of the frame
 	trailer int
 	dict    dictionary
 }
@@ -15,8 +15,8 @@ type Builder struct {
 // appended since the last Finish is forgotten. A limit above [MaxFrameLen]
 // counts as that.
 func (b *Builder) Reset(limit, trailer int) {
-	b.limit, b.trailer = min(limit, MaxFrameLen)-trailer, trailer
-	if cap(b.frame) < b.limit+trailer {
+	b.limit, b.trailer = min(limit, MaxFrameLen), trailer
+	if cap(b.frame) < b.limit {
 		b.frame = nil
 	}
 	b.begin()
@@ -32,12 +32,11 @@ func (b *Builder) begin() {
 // Append adds e, whose payload it copies. It returns false and changes nothing when
 // e does not fit any more; in an empty frame that means that e needs fragments.
 func (b *Builder) Append(e *Event) bool {
-	used := max(len(b.frame), HeaderLen)
-	if room := b.limit - used - len(e.Payload); room < maxRecordHead && room < b.dict.headLen(e) {
+	if room := b.limit - b.Len() - len(e.Payload); room < maxRecordHead && room < b.dict.headLen(e) {
 		return false
 	}
 	if b.frame == nil {
-		b.frame = make([]byte, HeaderLen, b.limit+b.trailer)
+		b.frame = make([]byte, HeaderLen, b.limit)
 	}
 	b.frame = b.dict.appendRecord(b.frame, e)
 	b.count++
