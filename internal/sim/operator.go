@@ -13,10 +13,10 @@ import (
 // operatorLooks is how often somebody who rotates a key looks at the rows.
 const operatorLooks = 200 * time.Millisecond
 
-// newKey makes a key whose secret depends on the seed alone.
 // suites are those of sites and rotations, by the words of a plan.
 var suites = map[string]site.Suite{"ghash": site.SuiteGHASHHMAC, "hmac": site.SuiteHMACSHA256, "aes": site.SuiteAES256GCM}
 
+// newKey makes a key whose secret depends on the seed alone.
 func (w *world) newKey(random *rand.Rand, id site.KeyID, suite site.Suite) site.Key {
 	var b [site.SecretLen]byte
 	for i := range b {
